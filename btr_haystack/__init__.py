@@ -1,0 +1,3 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0

@@ -1,0 +1,80 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The settings of a split reader, kept in config.json beside its weights."""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+CODES = ("residual", "sign")
+SCALES = ("predicted", "stored")
+
+
+class BTRConfig(PreTrainedConfig):
+    """
+    Configuration of a split reader: the base encoder's own configuration, where it is split, and how states are coded.
+
+    :param encoder: the base encoder's configuration (or its dictionary, with "model_type").
+    :param k: number of lower layers; they see a passage alone. 0 is the ordinary joint reader.
+    :param bits: bits a token (m); None keeps float states (decomposed, not binarised), 0 only the token prior.
+    :param code: "residual" codes what the token id does not tell (default), "sign" is the paper's plain sign code.
+    :param scale: for pre-norm encoders: "predicted" from token and bits, or "stored" in one byte a token.
+    :param stop_tokens: token ids that keep no bits; the prior stands in for them.
+    :param max_query_length: longest question part in tokens, special tokens included; BERT passages start at this position.
+    :param task: how the model was trained, for people to read.
+    :raises ValueError: where a value is outside its range.
+    """
+
+    model_type = "btr"
+    sub_configs = {"encoder": AutoConfig}  # noqa: RUF012
+
+    def __init__(
+        self,
+        encoder: PreTrainedConfig | dict[str, Any] | None = None,
+        k: int = 0,
+        bits: int | None = None,
+        code: str = "residual",
+        scale: str = "predicted",
+        stop_tokens: list[int] | None = None,
+        max_query_length: int = 64,
+        task: str = "squad",
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(encoder, dict):
+            settings = dict(encoder)
+            encoder = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        self.encoder = encoder
+        self.k = k
+        self.bits = bits
+        self.code = code
+        self.scale = scale
+        self.stop_tokens = sorted(stop_tokens or [])
+        self.max_query_length = max_query_length
+        self.task = task
+        super().__init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        if self.code not in CODES:
+            msg = f"code is {self.code!r}; expected one of {', '.join(CODES)}"
+            raise ValueError(msg)
+        if self.scale not in SCALES:
+            msg = f"scale is {self.scale!r}; expected one of {', '.join(SCALES)}"
+            raise ValueError(msg)
+        if self.bits is not None and self.bits < 0:
+            msg = f"bits is {self.bits}; expected None (float states) or a number of bits a token, 0 or more"
+            raise ValueError(msg)
+        if self.encoder is None:
+            return
+        layers = self.encoder.num_hidden_layers
+        if not 0 <= self.k < layers:
+            msg = f"k is {self.k}; this encoder has {layers} layers, so k must be from 0 (joint) to {layers - 1}"
+            raise ValueError(msg)
+        if self.bits is not None and self.k == 0:
+            msg = f"bits is {self.bits} but k is 0: with no lower layers there is nothing to code; choose k >= 1"
+            raise ValueError(msg)
+        if self.code == "sign" and self.bits not in (None, self.encoder.hidden_size):
+            msg = f"the sign code has one bit a dimension: bits must be {self.encoder.hidden_size}, not {self.bits}"
+            raise ValueError(msg)

@@ -1,0 +1,273 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Encoders that can be split: how each family embeds, runs some of its layers, and calibrates a state.
+
+A family is a thin view on a transformers encoder. `calibrate` turns the state after layer k into the vector that is
+coded, `restore` turns it back (paper, section 3.1: binarisation between the two halves of a normalisation).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, T5EncoderModel
+from transformers.masking_utils import create_bidirectional_mask
+
+from btr_haystack.errors import ModelError
+
+BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+SUPPORTED = (*BERT_LIKE, "distilbert", "mpnet", "t5")
+
+
+def new_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+    """
+    An encoder of this configuration with new weights.
+
+    :param config: of one of the families in `SUPPORTED`.
+    :raises ModelError: for another kind of model.
+    """
+    if config.model_type not in SUPPORTED:
+        msg = f"cannot split a model of type {config.model_type!r}; expected one of: {', '.join(SUPPORTED)}"
+        raise ModelError(msg)
+    if config.model_type == "t5":
+        return T5EncoderModel(config)
+    if config.model_type in ("distilbert", "electra"):
+        return AutoModel.from_config(config)
+    return AutoModel.from_config(config, add_pooling_layer=False)
+
+
+class Family:
+    """
+    What the split reader needs to know of an encoder; this class is the BERT family, the others differ in parts.
+
+    :param encoder: a transformers encoder.
+    :param k: where it is split.
+    """
+
+    stores_scale = False
+    null_first = True  # the null span is the first token ([CLS])
+
+    def __init__(self, encoder: PreTrainedModel, k: int) -> None:
+        self.encoder = encoder
+        self.k = k
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The encoder's layers, lowest first."""
+        return self.encoder.encoder.layer
+
+    @property
+    def embeddings(self) -> Tensor:
+        """(vocabulary, e) input embeddings, the features of the token prior."""
+        weight: Tensor = self.encoder.get_input_embeddings().weight
+        return weight
+
+    def embed(self, ids: Tensor, *, start: int, segment: int) -> Tensor:
+        """
+        States below the first layer.
+
+        :param ids: (rows, tokens) token ids.
+        :param start: position of the first token.
+        :param segment: 0 for the question, 1 for the passage.
+        :returns: (rows, tokens, d).
+        """
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)[None].expand_as(ids)
+        states: Tensor = self._embed(ids, positions, segment)
+        return states
+
+    def _embed(self, ids: Tensor, positions: Tensor, segment: int) -> Tensor:
+        segments = torch.full_like(ids, segment if self.encoder.config.type_vocab_size > 1 else 0)
+        states = self.encoder.embeddings(input_ids=ids, position_ids=positions, token_type_ids=segments)
+        if hasattr(self.encoder, "embeddings_project"):
+            states = self.encoder.embeddings_project(states)
+        return states
+
+    def run(self, states: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
+        """
+        Layers first, first + 1, ..., last - 1.
+
+        :param states: (rows, tokens, d).
+        :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
+        :returns: (rows, tokens, d); after the last layer with the encoder's closing norm, where it has one.
+        """
+        attention = self._attention_mask(states, mask)
+        for layer in self.layers[first:last]:
+            states = self._layer(layer, states, attention)
+        return states
+
+    def _attention_mask(self, states: Tensor, mask: Tensor | None) -> Tensor | None:
+        if mask is None:
+            return None
+        made: Tensor | None = create_bidirectional_mask(
+            config=self.encoder.config, inputs_embeds=states, attention_mask=mask
+        )
+        return made
+
+    def _layer(self, layer: nn.Module, states: Tensor, attention: Tensor | None) -> Tensor:
+        out = layer(states, attention)
+        return out[0] if isinstance(out, tuple) else out
+
+    def attention_projections(self) -> tuple[nn.Module, nn.Module]:
+        """The query and key projections of the last layer."""
+        attention = self.layers[-1].attention.self
+        return attention.query, attention.key
+
+    def _norm(self) -> nn.LayerNorm:
+        norm: nn.LayerNorm = self.layers[self.k - 1].output.LayerNorm
+        return norm
+
+    def importance(self) -> Tensor:
+        """(d,) weight of each calibrated coordinate in what the next layer sees."""
+        return self._norm().weight.detach().abs()
+
+    def calibrate(self, states: Tensor) -> Tensor:
+        """
+        Undo the affine part of the norm that closed layer k: x = (h - beta) / gamma.
+
+        :param states: (n, d) after layer k.
+        :returns: (n, d); pre-norm encoders return (n, d + 1), see `T5Family`.
+        """
+        norm = self._norm()
+        gamma = torch.where(norm.weight.abs() < 1e-6, torch.full_like(norm.weight, 1e-6), norm.weight)  # noqa: PLR2004
+        return (states - norm.bias) / gamma
+
+    def restore(self, coded: Tensor) -> Tensor:
+        """
+        The inverse of `calibrate`, after standardising again: a decoded vector gets the moments every state has.
+
+        :param coded: (n, d), pre-norm encoders (n, d + 1).
+        :returns: (n, d) states.
+        """
+        norm = self._norm()
+        return F.layer_norm(coded, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+class RobertaFamily(Family):
+    """RoBERTa and its kin: positions begin behind the padding index."""
+
+    def _embed(self, ids: Tensor, positions: Tensor, segment: int) -> Tensor:
+        return super()._embed(ids, positions + self.encoder.embeddings.padding_idx + 1, segment)
+
+
+class DistilBertFamily(Family):
+    """DistilBERT: no segments, its own names."""
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The encoder's layers, lowest first."""
+        return self.encoder.transformer.layer
+
+    def _embed(self, ids: Tensor, positions: Tensor, segment: int) -> Tensor:  # noqa: ARG002
+        states: Tensor = self.encoder.embeddings(input_ids=ids, position_ids=positions)
+        return states
+
+    def attention_projections(self) -> tuple[nn.Module, nn.Module]:
+        """The query and key projections of the last layer."""
+        attention = self.layers[-1].attention
+        return attention.q_lin, attention.k_lin
+
+    def _norm(self) -> nn.LayerNorm:
+        norm: nn.LayerNorm = self.layers[self.k - 1].output_layer_norm
+        return norm
+
+
+class MPNetFamily(RobertaFamily):
+    """MPNet: no segments, and a position bias shared by all layers."""
+
+    def attention_projections(self) -> tuple[nn.Module, nn.Module]:
+        """The query and key projections of the last layer."""
+        attention = self.layers[-1].attention.attn
+        return attention.q, attention.k
+
+    def _embed(self, ids: Tensor, positions: Tensor, segment: int) -> Tensor:  # noqa: ARG002
+        states: Tensor = self.encoder.embeddings(
+            input_ids=ids, position_ids=positions + self.encoder.embeddings.padding_idx + 1
+        )
+        return states
+
+    def run(self, states: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
+        """Layers first to last - 1, see `Family.run`; the bias is that of contiguous places in the row."""
+        bias = self.encoder.encoder.compute_position_bias(states)
+        extended = 0.0 if mask is None else (1.0 - mask[:, None, None].to(states.dtype)) * torch.finfo(states.dtype).min
+        for layer in self.layers[first:last]:
+            states = layer(states, extended, bias)[0]
+        return states
+
+
+class T5Family(Family):
+    """
+    T5 encoders: pre-norm, relative positions.
+
+    The calibrated vector has d + 1 numbers: the state at unit root mean square, and the logarithm of what was divided
+    away. The scale matters: later layers add to the state.
+    """
+
+    stores_scale = True
+    null_first = False  # the null span is the separator behind the question
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The encoder's layers, lowest first."""
+        return self.encoder.encoder.block
+
+    def _embed(self, ids: Tensor, positions: Tensor, segment: int) -> Tensor:  # noqa: ARG002
+        states: Tensor = self.encoder.shared(ids)
+        return states
+
+    def run(self, states: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
+        """Layers first to last - 1, see `Family.run`."""
+        attention = self._attention_mask(states, mask)
+        length = states.shape[1]
+        bias = self.layers[0].layer[0].SelfAttention.compute_bias(length, length, device=states.device)
+        if attention is not None:
+            allowed = attention if attention.dtype == torch.bool else attention >= 0
+            bias = bias.masked_fill(~allowed, torch.finfo(bias.dtype).min)
+        for layer in self.layers[first:last]:
+            states = layer(states, None, bias)[0]
+        if last == len(self.layers):
+            states = self.encoder.encoder.final_layer_norm(states)
+        return states
+
+    def attention_projections(self) -> tuple[nn.Module, nn.Module]:
+        """The query and key projections of the last layer."""
+        attention = self.layers[-1].layer[0].SelfAttention
+        return attention.q, attention.k
+
+    def importance(self) -> Tensor:
+        """(d + 1,) weight of the next layer's norm; the scale's own weight is 0, it has no bit of its own."""
+        return F.pad(self.layers[self.k].layer[0].layer_norm.weight.detach().abs(), (0, 1))
+
+    def calibrate(self, states: Tensor) -> Tensor:
+        """(n, d) states -> (n, d + 1): h / rms(h) and log rms(h)."""
+        rms = (states.float().square().mean(-1, keepdim=True) + 1e-12).sqrt()
+        return torch.cat([states / rms, rms.log()], -1)
+
+    def restore(self, coded: Tensor) -> Tensor:
+        """(n, d + 1) -> (n, d): brought to unit root mean square again, then multiplied by the scale."""
+        x, scale = coded[..., :-1], coded[..., -1:]
+        return x * (torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-12) * scale.exp())
+
+
+def family_of(encoder: PreTrainedModel, k: int) -> Family:
+    """
+    The family that an encoder belongs to.
+
+    :param encoder: of `new_encoder`.
+    :param k: where it is split.
+    :raises ModelError: for a kind of model that is not supported.
+    """
+    kinds: dict[str, type[Family]] = {
+        "t5": T5Family,
+        "distilbert": DistilBertFamily,
+        "mpnet": MPNetFamily,
+        "roberta": RobertaFamily,
+        "xlm-roberta": RobertaFamily,
+        "camembert": RobertaFamily,
+    }
+    kind = encoder.config.model_type
+    if kind not in SUPPORTED:
+        msg = f"cannot split a model of type {kind!r}; expected one of: {', '.join(SUPPORTED)}"
+        raise ModelError(msg)
+    return kinds.get(kind, Family)(encoder, k)

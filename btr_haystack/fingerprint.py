@@ -1,0 +1,66 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What a store's passages were encoded with."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from btr_haystack.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """
+    Names everything that decides the bits of a passage: weights, tokenizer, split layer, windows, compression.
+
+    Two fingerprints are equal when their digests are; the description tells people what the digest stands for.
+
+    >>> str(Fingerprint("0f" * 16, {"model": "btr-flan-t5-small-squad", "k": 6, "bits": 128}))
+    'btr-flan-t5-small-squad (k=6, bits=128, digest=0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f)'
+
+    :param digest: 32 hexadecimal digits, lower case.
+    :param description: name, split layer, bits, width, window length and stride of the model, and what else helps.
+    :raises StoreError: if the digest is not 32 hexadecimal digits.
+    """
+
+    digest: str
+    description: Mapping[str, str | int] = field(compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuses a digest that no model gives."""
+        if not isinstance(self.digest, str) or not re.fullmatch("[0-9a-f]{32}", self.digest):
+            msg = f"A fingerprint's digest is {self.digest!r}, 32 hexadecimal digits (0-9, a-f) are expected."
+            raise StoreError(msg)
+
+    def __str__(self) -> str:
+        """Gives one line for people."""
+        settings = dict(self.description)
+        name = settings.pop("model", "unnamed model")
+        return f"{name} ({', '.join(f'{key}={value}' for key, value in {**settings, 'digest': self.digest}.items())})"
+
+    def to_json(self) -> str:
+        """
+        Gives the text that a store keeps.
+
+        :returns: a JSON object with `digest` and `description`.
+        """
+        return json.dumps({"digest": self.digest, "description": dict(self.description)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Fingerprint":
+        """
+        Reads what `to_json` gave.
+
+        :param text: a JSON object with `digest` and `description`.
+        :returns: the fingerprint.
+        :raises StoreError: if the text is something else.
+        """
+        try:
+            fields = json.loads(text)
+            return cls(fields["digest"], dict(fields["description"]))
+        except (ValueError, TypeError, KeyError) as error:
+            msg = f"A fingerprint is {text!r}, a JSON object with `digest` and `description` is expected."
+            raise StoreError(msg) from error

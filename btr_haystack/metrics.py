@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""
+Exact match and F1 of an answer, as the evaluation script of SQuAD 2.0 defines them.
+
+The script of SQuAD 1.1 gives the same figures, except for accepted answers that consist of nothing but articles and
+punctuation: SQuAD 2.0 does not accept those.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalise(text: str) -> str:
+    """
+    Lower the case, drop ASCII punctuation and English articles, and make every run of white space one space.
+
+    >>> normalise("The  Battle of A-Town, and (an) “aftermath”!")
+    'battle of atown and “aftermath”'
+
+    :param text: A text.
+    :returns: The normalised text, which may be empty.
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, golds: Sequence[str]) -> float:
+    """
+    Tell whether a prediction is one of the accepted answers, both normalised.
+
+    >>> exact_match("the Denver Broncos.", ["Denver Broncos", "Broncos"])
+    1.0
+    >>> exact_match("Denver", ["Denver Broncos"])
+    0.0
+    >>> exact_match("", [])
+    1.0
+
+    :param prediction: The predicted answer; empty for "there is no answer".
+    :param golds: The accepted answers; none where the question has no answer.
+    :returns: 1.0 or 0.0.
+    """
+    return float(normalise(prediction) in _normalised(golds))
+
+
+def f1(prediction: str, golds: Sequence[str]) -> float:
+    """
+    Measure the words that a prediction shares with the accepted answer it agrees with best.
+
+    Precision 2/2 and recall 2/3 against the first answer below, 2/2 and 2/4 against the second:
+
+    >>> round(f1("Denver Broncos", ["Denver Broncos team", "a team from Denver: Broncos"]), 3)
+    0.8
+    >>> f1("the answer", []), f1("", []), f1("", ["an answer"])
+    (0.0, 1.0, 0.0)
+
+    :param prediction: The predicted answer; empty for "there is no answer".
+    :param golds: The accepted answers; none where the question has no answer.
+    :returns: The best F1 over the accepted answers, from 0.0 to 1.0.
+    """
+    words = normalise(prediction).split()
+    return max(_word_f1(words, gold.split()) for gold in _normalised(golds))
+
+
+def _normalised(golds: Sequence[str]) -> list[str]:
+    return [gold for gold in map(normalise, golds) if gold] or [""]
+
+
+def _word_f1(words: list[str], gold: list[str]) -> float:
+    if not words or not gold:
+        return float(words == gold)
+    shared = (Counter(words) & Counter(gold)).total()
+    return 2 * shared / (len(words) + len(gold))

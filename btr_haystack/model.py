@@ -1,0 +1,350 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The split reader as a transformers model: one set of weights, read jointly or from codes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel, T5EncoderModel
+from transformers.modeling_outputs import QuestionAnsweringModelOutput
+
+from btr_haystack import binarise
+from btr_haystack.config import BTRConfig
+from btr_haystack.errors import ModelError
+from btr_haystack.families import Family, family_of, new_encoder
+
+SCALE_STEP = 0.0625  # stored scales: log rms in steps of 1/16, one byte a token
+SCALE_ZERO = 128
+FUSED_GELU = {"feed_forward_proj": "gated-gelu_pytorch_tanh", "dense_act_fn": "gelu_pytorch_tanh"}
+
+
+class Binariser(nn.Module):
+    """
+    Codes of calibrated states: `y = p(token) + bits D`, bits = sign(((x - p(token)) * w) P) (design: token prior).
+
+    Three matrices: `prior` (e + 1, d), `projection` P (d, m) with the importance w multiplied in, `decoder` D (m, d).
+    The sign code has `prior` = 0, `projection` = identity and a diagonal decoder (paper, section 3.1).
+
+    :param config: says m and the kind of code.
+    :param width: d, of the calibrated vector.
+    :param features: e, width of the input embedding.
+    """
+
+    def __init__(self, config: BTRConfig, width: int, features: int) -> None:
+        super().__init__()
+        bits = config.bits or 0
+        self.sign_code = config.code == "sign"
+        self.prior = nn.Parameter(torch.zeros(features + 1, width))
+        self.projection = nn.Parameter(torch.zeros(width, bits))
+        self.decoder = nn.Parameter(torch.zeros(bits, width))
+
+    @torch.no_grad()
+    def fit(self, coded: Tensor, embeddings: Tensor, importance: Tensor) -> None:
+        """
+        Closed form from a sample of passage tokens.
+
+        :param coded: (n, d) calibrated states.
+        :param embeddings: (n, e) input embedding of each token.
+        :param importance: (d,) weight of each coordinate.
+        """
+        if self.sign_code:
+            bits = self.projection.shape[1]
+            self.projection.copy_(torch.eye(coded.shape[1], bits))
+            signs = binarise.sign(coded[:, :bits])
+            level = (coded[:, :bits] * signs).mean(0)
+            self.decoder[:, :bits] = torch.diag(level)
+            self.prior[-1, bits:] = coded[:, bits:].mean(0)  # the scale, where there is one, at its mean
+            return
+        features = binarise.with_one(embeddings)
+        prior = binarise.ridge(features, coded)
+        residual = coded - features @ prior
+        projection = importance[:, None] * binarise.projection(residual * importance, self.projection.shape[1])
+        self.prior.copy_(prior)
+        self.projection.copy_(projection)
+        if self.projection.shape[1]:
+            self.decoder.copy_(binarise.ridge(binarise.sign(residual @ projection), residual))
+
+    def prior_of(self, embeddings: Tensor) -> Tensor:
+        """(n, e) input embeddings -> (n, d): what the token id alone tells of the calibrated state."""
+        return binarise.with_one(embeddings.to(self.prior.dtype)) @ self.prior
+
+    def bits_of(self, coded: Tensor, prior: Tensor) -> Tensor:
+        """(n, d) calibrated states and their priors -> (n, m) of -1 and +1; straight-through when training."""
+        return binarise.sign((coded.to(prior.dtype) - prior) @ self.projection)
+
+
+@dataclass
+class SplitOutput(QuestionAnsweringModelOutput):
+    """
+    What split reading gives beside the logits.
+
+    :param states: (pairs, tokens, d) after the last layer.
+    :param recovery: mean squared error between float state and decoded code, relative to the float state.
+    """
+
+    states: Tensor | None = None
+    recovery: Tensor | None = None
+
+
+class BTRPreTrainedModel(PreTrainedModel):
+    """Loading and saving."""
+
+    config_class = BTRConfig
+    config: BTRConfig
+    base_model_prefix = "encoder"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["T5Block", "BertLayer", "RobertaLayer", "ElectraLayer", "TransformerBlock", "MPNetLayer"]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is getattr(self, "qa_outputs", None):
+            nn.init.normal_(self.qa_outputs.weight, std=self.config.encoder.hidden_size**-0.5)
+            nn.init.zeros_(self.qa_outputs.bias)
+        elif isinstance(module, Binariser):
+            for weight in module.parameters(recurse=False):
+                nn.init.zeros_(weight)
+        else:
+            super()._init_weights(module)
+
+
+class BTRForQuestionAnswering(BTRPreTrainedModel):
+    """
+    An extractive reader whose lower k layers can be run on passages alone, and kept as bits.
+
+    Called with `input_ids` it is the ordinary joint reader of its weights (that is what
+    `AutoModelForQuestionAnswering` gives); called with `question_ids`, `passage_ids` and `pairs` it reads split.
+
+    :param config: with the base encoder's configuration inside.
+    """
+
+    def __init__(self, config: BTRConfig) -> None:
+        super().__init__(config)
+        self.encoder = new_encoder(config.encoder)
+        self.qa_outputs = nn.Linear(config.encoder.hidden_size, 2)
+        self.binariser: Binariser | None = None
+        if config.bits is not None:
+            width = config.encoder.hidden_size + self.family.stores_scale
+            self.binariser = Binariser(config, width, self.family.embeddings.shape[1])
+        self.post_init()
+
+    @property
+    def family(self) -> Family:
+        """The view on the encoder that knows how to split it."""
+        return family_of(self.encoder, self.config.k)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's token embeddings."""
+        module: nn.Module = self.encoder.get_input_embeddings()
+        return module
+
+    def lower(self, ids: Tensor, mask: Tensor | None, *, passage: bool) -> Tensor:
+        """
+        The first k layers over questions alone or passages alone (design, section 4).
+
+        :param ids: (rows, tokens) token ids, special tokens included.
+        :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
+        :param passage: passages start at position max_query_length and are segment 1.
+        :returns: (rows, tokens, d).
+        """
+        start = self.config.max_query_length if passage else 0
+        states = self.family.embed(ids, start=start, segment=int(passage))
+        return self.family.run(states, mask, 0, self.config.k)
+
+    def upper(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        """
+        The layers above k over joint rows [question; passage].
+
+        :param states: (rows, tokens, d).
+        :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
+        :returns: (rows, tokens, d).
+        """
+        return self.family.run(states, mask, self.config.k, len(self.family.layers))
+
+    def span_logits(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, tokens, d) -> start and end logits, each (rows, tokens)."""
+        start, end = self.qa_outputs(states).unbind(-1)
+        return start, end
+
+    def keeps_bits(self, ids: Tensor) -> Tensor:
+        """(any shape) token ids -> bool, same shape: False for stop tokens."""
+        stop = torch.tensor(self.config.stop_tokens, device=ids.device, dtype=ids.dtype)
+        return ~torch.isin(ids, stop)
+
+    def code(self, states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """
+        Bits of passage tokens.
+
+        :param states: (n, d) after layer k.
+        :param ids: (n,) their token ids.
+        :returns: (n, m) of -1 and +1, and (n,) uint8 scales where the model stores them, else None.
+        :raises ModelError: when the model has no codes.
+        """
+        binariser = self._binariser()
+        coded = self.family.calibrate(states)
+        bits = binariser.bits_of(coded, binariser.prior_of(F.embedding(ids, self.family.embeddings)))
+        if self.config.scale != "stored" or not self.family.stores_scale:
+            return bits, None
+        return bits, (coded[:, -1] / SCALE_STEP + SCALE_ZERO).round().clamp(0, 255).to(torch.uint8)
+
+    def decode(self, prior: Tensor, bits: Tensor, scales: Tensor | None) -> Tensor:
+        """
+        Approximate states from codes.
+
+        :param prior: (n, d or d + 1) of `Binariser.prior_of`.
+        :param bits: (n, m) of -1 and +1, 0 for a token without bits.
+        :param scales: (n,) uint8 stored scales, None where they are predicted.
+        :returns: (n, d).
+        """
+        decoder = self._binariser().decoder
+        coded = torch.addmm(prior, bits.to(decoder.dtype), decoder) if bits.shape[1] else prior
+        if scales is not None:
+            exact = (scales.to(coded.dtype) - SCALE_ZERO) * SCALE_STEP
+            coded = torch.cat([coded[:, :-1], exact[:, None]], 1)
+        return self.family.restore(coded)
+
+    def recode(self, states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Float states through their codes and back, differentiable (straight-through).
+
+        :param states: (n, d) after layer k.
+        :param ids: (n,) their token ids.
+        :returns: (n, d) decoded states, and the relative squared error of the coded vectors (a number).
+        """
+        binariser = self._binariser()
+        coded = self.family.calibrate(states)
+        prior = binariser.prior_of(F.embedding(ids, self.family.embeddings))
+        bits = binariser.bits_of(coded, prior) * self.keeps_bits(ids)[:, None]
+        decoded = prior + bits @ binariser.decoder
+        weight = self.family.importance()
+        error = ((decoded - coded) * weight).square().sum() / (coded.detach() * weight).square().sum()
+        if self.config.scale == "stored" and self.family.stores_scale:
+            decoded = torch.cat([decoded[:, :-1], coded[:, -1:]], 1)
+        return self.family.restore(decoded), error
+
+    def _binariser(self) -> Binariser:
+        if self.binariser is None:
+            msg = f"this reader has no codes (k = {self.config.k}, bits = None); train or fit one with bits >= 0 first"
+            raise ModelError(msg)
+        return self.binariser
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        *,
+        question_ids: Tensor | None = None,
+        question_mask: Tensor | None = None,
+        passage_ids: Tensor | None = None,
+        passage_mask: Tensor | None = None,
+        pairs: Tensor | None = None,
+        **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """
+        Start and end logits.
+
+        :param input_ids: (rows, tokens) joint rows; reads as the ordinary reader, with `attention_mask` and
+            `token_type_ids` of the same shape.
+        :param question_ids: (q, tokens) question parts, with `question_mask`; each is encoded once.
+        :param passage_ids: (p, tokens) passage parts, with `passage_mask`; each is encoded, and coded, once.
+        :param pairs: (rows, 2) which question is read with which passage.
+        :returns: logits (rows, tokens); split reading gives `SplitOutput`, its rows being [question; passage; padding].
+        """
+        if input_ids is not None:
+            extra = {} if token_type_ids is None or not self._has_segments() else {"token_type_ids": token_type_ids}
+            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
+            start, end = self.span_logits(states)
+            return SplitOutput(start_logits=start, end_logits=end, states=states)
+        if question_ids is None or passage_ids is None or pairs is None or question_mask is None or passage_mask is None:
+            msg = "expected input_ids (joint reading), or question_ids, passage_ids, their masks and pairs (split reading)"
+            raise ValueError(msg)
+        questions = self.lower(question_ids, question_mask, passage=False)
+        passages = self.lower(passage_ids, passage_mask, passage=True)
+        recovery = None
+        if self.binariser is not None:
+            inside = passage_mask.bool()
+            decoded, recovery = self.recode(passages[inside].float(), passage_ids[inside])
+            passages = passages.masked_scatter(inside[..., None], decoded.to(passages.dtype))
+        states, mask = join(questions, question_mask, passages, passage_mask, pairs)
+        states = self.upper(states, mask)
+        start, end = self.span_logits(states)
+        return SplitOutput(start_logits=start, end_logits=end, states=states, recovery=recovery)
+
+    def _has_segments(self) -> bool:
+        return getattr(self.config.encoder, "type_vocab_size", 0) > 1
+
+    @classmethod
+    def from_reader(
+        cls, folder: str | Path, k: int = 0, bits: int | None = None, *, settings: dict[str, Any] | None = None, **kwargs: Any
+    ) -> "BTRForQuestionAnswering":
+        """
+        Make a split reader of an ordinary one.
+
+        :param folder: folder or hub id of a question-answering checkpoint of the BERT family, of a T5 encoder with a
+            span head (`qa_outputs`), or of a bare encoder (its span head is then new and must be trained).
+        :param k: number of lower layers.
+        :param bits: bits a token; None for float states. New codes must be fitted (`fit`) before they are used.
+        :param settings: further fields of `BTRConfig`.
+        :param kwargs: for `from_pretrained` (dtype, device_map, token, ...).
+        :returns: the reader; weights that a checkpoint lacks are new.
+        :raises ModelError: for a kind of model that cannot be split.
+        """
+        base = AutoConfig.from_pretrained(str(folder), **{n: kwargs[n] for n in ("token", "revision") if n in kwargs})
+        if isinstance(base, BTRConfig):
+            changed = base.to_dict() | {"k": k, "bits": bits} | (settings or {})
+            changed.pop("model_type", None)
+            return cls.from_pretrained(str(folder), config=BTRConfig(**changed), **kwargs)
+        if getattr(base, "feed_forward_proj", None) == "gated-gelu":  # the same function, fused
+            base = base.__class__(**{**base.to_dict(), **FUSED_GELU})
+        config = BTRConfig(encoder=base, k=k, bits=bits, **(settings or {}))
+        family_of(new_encoder_on_meta(base), 0)
+        rename = {r"^(bert|roberta|electra|distilbert|mpnet)\.": "encoder."}
+        if base.model_type == "t5":
+            rename = {r"^(shared\.|encoder\.(?:block|final_layer_norm|embed_tokens)\.)": r"encoder.\1"}
+        return cls.from_pretrained(str(folder), config=config, key_mapping=rename, **kwargs)
+
+
+def new_encoder_on_meta(config: Any) -> PreTrainedModel:
+    """An encoder without weights: raises `ModelError` early for what cannot be split."""
+    with torch.device("meta"):
+        return new_encoder(config)
+
+
+def join(
+    questions: Tensor, question_mask: Tensor, passages: Tensor, passage_mask: Tensor, pairs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """
+    Rows [question; passage; padding], without a gap: places in a row are contiguous, as relative positions need.
+
+    :param questions: (q, tokens, d), padded on the right, with its mask (q, tokens).
+    :param passages: (p, tokens, d), padded on the right, with its mask (p, tokens).
+    :param pairs: (rows, 2) question and passage of each row.
+    :returns: (rows, longest, d) states and (rows, longest) mask.
+
+    >>> q, p = torch.tensor([[[1.0], [0.0]]]), torch.tensor([[[2.0], [3.0]]])
+    >>> states, mask = join(q, torch.tensor([[1, 0]]), p, torch.tensor([[1, 1]]), torch.tensor([[0, 0]]))
+    >>> states[..., 0].tolist(), mask.tolist()
+    ([[1.0, 2.0, 3.0]], [[1, 1, 1]])
+    """
+    question_length, passage_length = question_mask.sum(1)[pairs[:, 0]], passage_mask.sum(1)[pairs[:, 1]]
+    width = int((question_length + passage_length).max())
+    place = torch.arange(width, device=questions.device)[None]
+    behind = place - question_length[:, None]
+    source = torch.where(behind < 0, place, questions.shape[1] + behind.clamp(min=0))
+    mask = (behind < passage_length[:, None]).long()
+    both = torch.cat([questions[pairs[:, 0]], passages[pairs[:, 1]]], 1)
+    source = source.clamp(max=both.shape[1] - 1)
+    rows = torch.arange(len(pairs), device=questions.device)[:, None]
+    return both[rows, source] * mask[..., None].to(both.dtype), mask
+
+
+AutoConfig.register("btr", BTRConfig)
+AutoModelForQuestionAnswering.register(BTRConfig, BTRForQuestionAnswering)

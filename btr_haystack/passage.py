@@ -1,0 +1,34 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept of one document."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passage:
+    """
+    One encoded document: its token ids, its windows and the bits of its tokens.
+
+    `n` is the number of tokens of all windows together, `w` the number of windows, `m` the bits a token has.
+    An empty document has `n = 0` and `w = 0`. Nothing is checked here: `btr_haystack.record.pack` checks what is
+    stored and `unpack` what is read. Arrays that `unpack` gives are read-only views into the record.
+
+    :param ids: int32 `(n,)`; token ids of all windows, one window after another, each ending with the tokenizer's
+        closing special tokens.
+    :param windows: int32 `(w, 2)`; of each window its first token in the document's own token numbering, and its
+        number of ids, closing special tokens included. The second column sums to `n`.
+    :param kept: bool `(n,)`; which tokens have a code.
+    :param codes: uint8 `(kept.sum(), ceil(m / 8))`; the bits of the tokens that have a code, packed in little bit
+        order (`numpy.packbits(..., bitorder="little")`).
+    :param scales: uint8 `(n,)`, or None where the model stores no scales.
+    """
+
+    ids: np.ndarray
+    windows: np.ndarray
+    kept: np.ndarray
+    codes: np.ndarray
+    scales: np.ndarray | None = None

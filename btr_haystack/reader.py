@@ -1,0 +1,429 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The split reader at work: texts into passages of codes, a question and passages into spans."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import cached_file
+
+from btr_haystack import binarise
+from btr_haystack.config import BTRConfig
+from btr_haystack.errors import ModelError
+from btr_haystack.fingerprint import Fingerprint
+from btr_haystack.model import BTRForQuestionAnswering
+from btr_haystack.padding import padded
+from btr_haystack.passage import Passage
+from btr_haystack.spans import best_spans
+from btr_haystack.windows import frame_of, question_part, tokenise, window_starts
+
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spans:
+    """
+    Candidate answers to one question, s of them: passage by passage, window by window, best first in each window.
+
+    :param passage: int64 (s,) number of the passage.
+    :param start: int64 (s,) first token, in the document's own numbering.
+    :param end: int64 (s,) last token.
+    :param score: float32 (s,) sum of start and end logit.
+    """
+
+    passage: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    score: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Windows of many passages: number of its passage, first token in the document, place and length in the flat states."""
+
+    passage: np.ndarray
+    first: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+
+
+class SplitReader:
+    """
+    A model, its tokenizer, and how documents are cut into windows.
+
+    :param model: the reader; k = 0 reads jointly and keeps nothing.
+    :param tokenizer: a fast tokenizer.
+    :param max_seq_length: tokens of a joint row, question and special tokens included.
+    :param stride: tokens that neighbouring windows of a long document share.
+    :param digest: of the weights that decide the codes; computed from the model where it is not given.
+    :raises ValueError: where a window would hold no token, or not more than the stride.
+    :raises ModelError: where the tokenizer is slow or the model is decomposed but has no codes.
+    """
+
+    def __init__(
+        self,
+        model: BTRForQuestionAnswering,
+        tokenizer: Any,
+        *,
+        max_seq_length: int = 384,
+        stride: int = 128,
+        digest: str | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.max_seq_length = max_seq_length
+        self.stride = stride
+        self.frame = frame_of(tokenizer)
+        self._digest = digest
+        if model.config.k > 0 and model.binariser is None:
+            msg = (
+                f"the reader is decomposed (k = {model.config.k}) but has no codes (bits = None); "
+                "train stage 'binarised', or fit codes with fit_codes"
+            )
+            raise ModelError(msg)
+        if not self.joint:
+            self._window()
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, max_seq_length: int = 384, stride: int = 128, token: str | None = None, **kwargs: Any
+    ) -> "SplitReader":
+        """
+        Load a reader: a split one, or any question-answering checkpoint of a known family, which is then read jointly.
+
+        :param folder: folder or hub id.
+        :param max_seq_length: tokens of a joint row.
+        :param stride: tokens that neighbouring windows share.
+        :param token: for private models of the hub.
+        :param kwargs: for `from_pretrained` of the model: dtype, device_map, revision, ...
+        :raises ModelError: for a kind of model that cannot be split.
+        """
+        where = {"token": token} | {name: kwargs[name] for name in ("revision", "cache_dir") if name in kwargs}
+        kwargs.setdefault("dtype", torch.float32)
+        kwargs.setdefault("use_safetensors", True)
+        config = AutoConfig.from_pretrained(str(folder), **where)
+        load = BTRForQuestionAnswering.from_pretrained if isinstance(config, BTRConfig) else BTRForQuestionAnswering.from_reader
+        model = load(str(folder), token=token, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **where)
+        digest = None if model.config.k == 0 else _digest_of_files(str(folder), model.config, tokenizer, where)
+        return cls(model, tokenizer, max_seq_length=max_seq_length, stride=stride, digest=digest)
+
+    def with_windows(self, max_seq_length: int, stride: int) -> "SplitReader":
+        """The same model with other windows."""
+        if (max_seq_length, stride) == (self.max_seq_length, self.stride):
+            return self
+        return SplitReader(
+            self.model, self.tokenizer, max_seq_length=max_seq_length, stride=stride, digest=self._digest
+        )
+
+    @property
+    def joint(self) -> bool:
+        """Whether question and passage are read together from the first layer (k = 0), so that nothing can be kept."""
+        return self.model.config.k == 0
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What a store of this reader's passages is marked with; another model or other windows give another one."""
+        config = self.model.config
+        if self._digest is None:
+            self._digest = _digest(self.model.state_dict(), config, self.tokenizer)
+        windows = {"max_seq_length": self.max_seq_length, "stride": self.stride}
+        description = {
+            "model": str(config.name_or_path or "unnamed").rstrip("/").rsplit("/", 1)[-1],
+            "encoder": config.encoder.model_type,
+            "layers": config.encoder.num_hidden_layers,
+            "k": config.k,
+            "bits": -1 if config.bits is None else config.bits,
+            "code": config.code,
+            "scale": config.scale,
+            "stop_tokens": len(config.stop_tokens),
+            "width": config.encoder.hidden_size,
+            **windows,
+        }
+        whole = hashlib.blake2b(f"{self._digest} {sorted(windows.items())}".encode(), digest_size=16).hexdigest()
+        return Fingerprint(digest=whole, description=description)
+
+    def encode(self, texts: Sequence[str]) -> list[Passage]:
+        """
+        Run the lower layers on each text and keep its bits.
+
+        :param texts: any strings; an empty one gives a passage without tokens. Memory grows with their tokens.
+        :returns: one passage a text.
+        :raises ModelError: when the reader is joint (k = 0).
+        """
+        if self.joint:
+            msg = "a joint reader (k = 0) keeps nothing of a passage; choose a model with k >= 1 and codes"
+            raise ModelError(msg)
+        documents = tokenise(self.tokenizer, list(texts))
+        window, closing = self._window(), list(self.frame.closing)
+        cuts = [window_starts(len(ids), window, self.stride) for ids in documents]
+        parts = [ids[a : a + window] + closing for ids, starts in zip(documents, cuts, strict=True) for a in starts]
+        codes, scales = self._code(parts)
+        passages, row = [], 0
+        for starts in cuts:
+            rows = slice(row, row + len(starts))
+            row += len(starts)
+            ids = np.array([token for part in parts[rows] for token in part], dtype=np.int32)
+            kept = ~np.isin(ids, np.array(self.model.config.stop_tokens, dtype=np.int32))
+            passages.append(
+                Passage(
+                    ids=ids,
+                    windows=np.array(
+                        [(a, len(part)) for a, part in zip(starts, parts[rows], strict=True)], dtype=np.int32
+                    ).reshape(-1, 2),
+                    kept=kept,
+                    codes=_concatenate(codes[rows], (0, -(-(self.model.config.bits or 0) // 8)))[kept],
+                    scales=None if scales is None else _concatenate(scales[rows], (0,)),
+                )
+            )
+        return passages
+
+    @torch.inference_mode()
+    def _code(self, parts: list[list[int]]) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """Packed codes, and scales where the model stores them, of each passage part."""
+        model, pad = self.model, self.tokenizer.pad_token_id or 0
+        codes: list[np.ndarray] = [np.zeros((0, 0), np.uint8)] * len(parts)
+        scales: list[np.ndarray] = [np.zeros(0, np.uint8)] * len(parts)
+        stored = model.config.scale == "stored" and model.family.stores_scale
+        for batch in self._batches(np.array([len(part) for part in parts], dtype=np.int64), 0, None):
+            ids, mask = (t.to(model.device) for t in padded([parts[i] for i in batch], pad))
+            states = model.lower(ids, None if bool(mask.all()) else mask, passage=True)
+            inside = mask.bool()
+            bits, scale = model.code(states[inside], ids[inside])
+            lengths = mask.sum(1).tolist()
+            for i, code in zip(batch, binarise.pack_bits(bits).cpu().split(lengths), strict=True):
+                codes[i] = code.numpy()
+            if scale is not None:
+                for i, value in zip(batch, scale.cpu().split(lengths), strict=True):
+                    scales[i] = value.numpy()
+        return codes, scales if stored else None
+
+    def read(
+        self,
+        questions: Sequence[str],
+        passages: Sequence[Passage],
+        *,
+        spans_per_window: int = 20,
+        max_answer_length: int | None = None,
+        max_rows: int | None = None,
+    ) -> list[Spans]:
+        """
+        Read every question with every passage; the passages are decoded once for all questions.
+
+        :param questions: any strings; a question part longer than the model's max_query_length is cut.
+        :param passages: of `encode`, or unpacked from a store.
+        :param spans_per_window: candidates of each window.
+        :param max_answer_length: most tokens of an answer; None for no limit.
+        :param max_rows: most windows run at a time; by default as many as fit a token budget.
+        :returns: the candidates of each question.
+        :raises ModelError: when the reader is joint (k = 0): use `read_jointly`.
+        """
+        if self.joint:
+            msg = "a joint reader (k = 0) has no passages of codes; use read_jointly with the texts"
+            raise ModelError(msg)
+        rows = _rows_of(passages)
+        with torch.inference_mode():
+            states = self._decode(passages)
+            found = []
+            for question in questions:
+                asked = self._question(question)
+                logits = (
+                    (batch, *self._upper(asked, states, rows, batch))
+                    for batch in self._batches(rows.length, asked.shape[1], max_rows)
+                )
+                found.append(self._spans(logits, rows, spans_per_window, max_answer_length))
+        return found
+
+    def read_jointly(
+        self,
+        question: str,
+        texts: Sequence[str],
+        *,
+        spans_per_window: int = 20,
+        max_answer_length: int | None = None,
+        max_rows: int | None = None,
+    ) -> Spans:
+        """
+        Read as the ordinary reader does, every layer over question and passage together; see `read`.
+
+        :param question: any string; its part is cut at half of max_seq_length.
+        :param texts: any strings.
+        :raises ValueError: where the question leaves no place for a window longer than the stride.
+        """
+        asked = question_part(self.frame, tokenise(self.tokenizer, [question])[0], self.max_seq_length // 2)
+        window = self.max_seq_length - len(asked) - len(self.frame.closing)
+        documents = tokenise(self.tokenizer, list(texts))
+        if any(len(ids) > window for ids in documents):
+            self._check_stride(window)
+        cuts = [(n, a) for n, ids in enumerate(documents) for a in window_starts(len(ids), window, min(self.stride, window - 1))]
+        parts = [documents[n][a : a + window] + list(self.frame.closing) for n, a in cuts]
+        length = np.array([len(part) for part in parts], dtype=np.int64)
+        numbers = np.array(cuts, dtype=np.int64).reshape(-1, 2)
+        rows = _Rows(numbers[:, 0], numbers[:, 1], np.zeros(len(parts), dtype=np.int64), length)
+
+        def logits() -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+            for batch in self._batches(length, len(asked), max_rows):
+                pad = self.tokenizer.pad_token_id or 0
+                ids, mask = (t.to(self.model.device) for t in padded([asked + parts[i] for i in batch], pad))
+                segments = mask.clone()
+                segments[:, : len(asked)] = 0
+                out = self.model(input_ids=ids, attention_mask=mask, token_type_ids=segments)
+                yield batch, out.start_logits[:, len(asked) :], out.end_logits[:, len(asked) :]
+
+        with torch.inference_mode():
+            return self._spans(logits(), rows, spans_per_window, max_answer_length)
+
+    def _window(self) -> int:
+        """Tokens of a document in a window; raises where the settings leave none."""
+        window = self.max_seq_length - self.model.config.max_query_length - len(self.frame.closing)
+        self._check_stride(window)
+        longest = getattr(self.model.config.encoder, "max_position_embeddings", None)
+        if longest is not None and self.max_seq_length > longest:
+            msg = f"max_seq_length is {self.max_seq_length}, but this encoder has only {longest} positions"
+            raise ValueError(msg)
+        return window
+
+    def _check_stride(self, window: int) -> None:
+        if not 0 <= self.stride < window:
+            msg = (
+                f"max_seq_length = {self.max_seq_length} leaves windows of {window} tokens beside the question; "
+                f"the stride must be from 0 to less than that, not {self.stride}"
+            )
+            raise ValueError(msg)
+
+    def _question(self, question: str) -> Tensor:
+        """(1, tokens, d) states of the question alone after layer k."""
+        ids = tokenise(self.tokenizer, [question])[0]
+        part = question_part(self.frame, ids, self.model.config.max_query_length)
+        return self.model.lower(torch.tensor([part], device=self.model.device), None, passage=False)
+
+    @cached_property
+    def _prior_table(self) -> Tensor:
+        """(vocabulary, d or d + 1): the prior of every token, so that a token costs one look-up."""
+        with torch.inference_mode():
+            binariser = self.model.binariser
+            if binariser is None:
+                msg = "a reader without codes has no token prior"
+                raise ModelError(msg)
+            return binariser.prior_of(self.model.family.embeddings)
+
+    @cached_property
+    def _bit_table(self) -> Tensor:
+        return binarise.bit_table(self.model.dtype, self.model.device)
+
+    def _decode(self, passages: Sequence[Passage]) -> Tensor:
+        """(all tokens of all passages, d) approximate states."""
+        device, bits = self.model.device, self.model.config.bits or 0
+        ids = _concatenate([passage.ids for passage in passages], (0,), np.int32)
+        prior = self._prior_table[torch.from_numpy(ids).to(device)]
+        kept = _concatenate([passage.kept for passage in passages], (0,), np.bool_)
+        packed = torch.from_numpy(_concatenate([passage.codes for passage in passages], (0, -(-bits // 8)))).to(device)
+        code = binarise.unpack_bits(packed, bits, self._bit_table)
+        if not kept.all():
+            all_bits = code.new_zeros((len(ids), bits))
+            all_bits[torch.from_numpy(kept).to(device)] = code
+            code = all_bits
+        scales = None
+        if any(passage.scales is not None for passage in passages):
+            found = [p.scales for p in passages if p.scales is not None]
+            scales = torch.from_numpy(_concatenate(found, (0,))).to(device)
+        return self.model.decode(prior, code, scales)
+
+    def _upper(self, asked: Tensor, states: Tensor, rows: _Rows, batch: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Start and end logits (rows, tokens) of the windows in a batch."""
+        device = states.device
+        length = torch.from_numpy(rows.length[batch]).to(device)
+        place = torch.arange(int(rows.length[batch].max()), device=device)
+        present = place[None] < length[:, None]
+        source = (torch.from_numpy(rows.offset[batch]).to(device)[:, None] + place).clamp(max=len(states) - 1)
+        joint = torch.cat([asked.expand(len(batch), -1, -1), states[source]], 1)
+        mask = None
+        if not bool(present.all()):
+            mask = torch.cat([present.new_ones((len(batch), asked.shape[1])), present], 1).long()
+        upper = self.model.upper(joint, mask)[:, asked.shape[1] :]
+        return self.model.span_logits(upper)
+
+    def _spans(
+        self, logits: Iterator[tuple[np.ndarray, Tensor, Tensor]], rows: _Rows, count: int, max_answer_length: int | None
+    ) -> Spans:
+        """The best spans of each window, in the order of the windows."""
+        found: list[list[np.ndarray]] = [[] for _ in rows.length]
+        for batch, start, end in logits:
+            last = torch.from_numpy(rows.length[batch] - len(self.frame.closing)).to(start.device)
+            inside = torch.arange(start.shape[1], device=start.device)[None] < last[:, None]
+            score, first, final = best_spans(start, end, inside, count, max_answer_length)
+            block = np.stack([score.cpu().numpy(), first.cpu().numpy(), final.cpu().numpy()])  # exact: tokens < 2**24
+            for place, row in enumerate(batch):
+                one = block[:, place]
+                found[row].append(one[:, np.isfinite(one[0])])
+        per_row = [one[0] for one in found]
+        sizes = [one.shape[1] for one in per_row]
+        whole = np.concatenate(per_row, 1) if per_row else np.zeros((3, 0), np.float32)
+        base = np.repeat(rows.first, sizes)
+        return Spans(
+            passage=np.repeat(rows.passage, sizes),
+            start=base + whole[1].astype(np.int64),
+            end=base + whole[2].astype(np.int64),
+            score=whole[0].astype(np.float32),
+        )
+
+    def _batches(self, lengths: np.ndarray, beside: int, max_rows: int | None) -> Iterator[np.ndarray]:
+        """Rows of like length together, longest first, each batch within the token budget."""
+        budget = BATCH_TOKENS.get(self.model.device.type, BATCH_TOKENS["cuda"])
+        order = np.argsort(-lengths, kind="stable")
+        first = 0
+        while first < len(order):
+            fitting = max(1, budget // int(lengths[order[first]] + beside))
+            size = fitting if max_rows is None else min(fitting, max_rows)
+            yield order[first : first + size]
+            first += size
+
+
+def _rows_of(passages: Sequence[Passage]) -> _Rows:
+    windows = [passage.windows for passage in passages]
+    counts = [len(window) for window in windows]
+    whole = _concatenate(windows, (0, 2), np.int32).astype(np.int64)
+    ends = np.cumsum(whole[:, 1])
+    return _Rows(np.repeat(np.arange(len(passages)), counts), whole[:, 0], ends - whole[:, 1], whole[:, 1])
+
+
+def _concatenate(arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype: Any = np.uint8) -> np.ndarray:
+    """Arrays joined along the first axis, always a fresh writable one; `empty` is the shape where there are none."""
+    return np.concatenate(arrays) if arrays else np.zeros(empty, dtype)
+
+
+def _digest_of_files(folder: str, config: BTRConfig, tokenizer: Any, where: dict[str, Any]) -> str | None:
+    """Digest of the weights as they lie in the checkpoint, whatever dtype they are loaded in; None without such files."""
+    path = cached_file(folder, "model.safetensors", _raise_exceptions_for_missing_entries=False, **where)
+    if path is None:
+        return None
+    with safe_open(path, framework="pt") as file:
+        return _digest({name: file.get_tensor(name) for name in file.keys()}, config, tokenizer)  # noqa: SIM118
+
+
+def _digest(weights: dict[str, Tensor], config: BTRConfig, tokenizer: Any) -> str:
+    """Hash of all that decides codes and their decoding: lower layers, embeddings, binariser, tokenizer, settings."""
+    digest = hashlib.blake2b(digest_size=16)
+    upper = tuple(f".{name}.{i}." for name in ("block", "layer") for i in range(config.k, config.encoder.num_hidden_layers))
+    for name in sorted(weights.keys() - {"encoder.encoder.embed_tokens.weight"}):  # T5 ties it to encoder.shared
+        below = name.startswith(("encoder.", "binariser.")) and not any(part in name for part in upper)
+        if below and "final_layer_norm" not in name and "pooler" not in name:
+            tensor = weights[name].detach().cpu().contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.view(torch.uint8).numpy())
+    settings = {name: getattr(config, name) for name in ("k", "bits", "code", "scale", "stop_tokens", "max_query_length")}
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    digest.update(json.dumps([settings, rules], sort_keys=True).encode())
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""What a store takes a token, with everything counted."""
+
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from btr_haystack.errors import StoreError
+from btr_haystack.record import part_bytes, unpack
+from btr_haystack.stores import Store
+
+_RECORDS_A_READ = 1000
+
+
+@dataclass(frozen=True)
+class StoreReport:
+    """
+    The size of a store and of its parts, against float states of the same tokens.
+
+    :param passages: records in the store.
+    :param tokens: token ids in them.
+    :param tokens_with_codes: tokens that have a code.
+    :param id_bytes: bytes of the token ids.
+    :param mask_bytes: bytes that tell which tokens have a code.
+    :param code_bytes: bytes of the codes.
+    :param scale_bytes: bytes of the scales.
+    :param record_bytes: bytes of the records; headers, windows and checksums make the rest of them.
+    :param file_bytes: bytes of the store; keys, index and the overhead of the file make the rest of them.
+    :param bytes_per_token: `file_bytes` a token, 0 without tokens.
+    :param float32_bytes_per_token: what the state of a token takes in float32.
+    :param float16_bytes_per_token: what it takes in float16.
+    """
+
+    passages: int
+    tokens: int
+    tokens_with_codes: int
+    id_bytes: int
+    mask_bytes: int
+    code_bytes: int
+    scale_bytes: int
+    record_bytes: int
+    file_bytes: int
+    bytes_per_token: float
+    float32_bytes_per_token: int
+    float16_bytes_per_token: int
+
+    def __str__(self) -> str:
+        """Gives one line for people."""
+        return (
+            f"{self.passages:,} passages, {self.tokens:,} tokens, {self.file_bytes:,} bytes: "
+            f"{self.bytes_per_token:.1f} bytes a token, everything counted "
+            f"(float32 states: {self.float32_bytes_per_token:,}, float16: {self.float16_bytes_per_token:,})"
+        )
+
+
+def report(store: Store) -> StoreReport:
+    """
+    Reads a whole store and adds up what its parts take.
+
+    >>> from btr_haystack.fingerprint import Fingerprint
+    >>> from btr_haystack.passage import Passage
+    >>> from btr_haystack.record import pack, passage_key
+    >>> from btr_haystack.stores import open_store
+    >>> passage = Passage(
+    ...     ids=np.array([71, 3, 9, 1], np.int32),
+    ...     windows=np.array([[0, 4]], np.int32),
+    ...     kept=np.array([True, False, True, False]),
+    ...     codes=np.array([[0xA5, 0x0F], [0x3C, 0xF0]], np.uint8),
+    ... )
+    >>> store = open_store("memory://", Fingerprint("0f" * 16, {"model": "tiny", "width": 32}))
+    >>> store.put_many([(passage_key("a tiny text"), pack(passage))])
+    >>> print(report(store))
+    1 passages, 4 tokens, 49 bytes: 12.2 bytes a token, everything counted (float32 states: 128, float16: 64)
+
+    :param store: an open store whose fingerprint describes the `width` of the model's states. Right after writing to
+        an SQLite store, its log counts too; compact it, or close it and open it again, for its lasting size.
+    :returns: the sizes.
+    :raises RecordError: if a record is damaged.
+    :raises StoreError: if the store cannot be read, or its fingerprint gives no width.
+    """
+    width = store.fingerprint.description.get("width")
+    if not isinstance(width, int):
+        msg = f"The fingerprint of the store gives {width!r} as the `width` of the states, a whole number is expected."
+        raise StoreError(msg)
+    passages = tokens = tokens_with_codes = ids = mask = codes = scales = records = 0
+    keys = store.keys()
+    while chunk := list(islice(keys, _RECORDS_A_READ)):
+        for record in store.get_many(chunk):
+            if record is None:  # deleted meanwhile
+                continue
+            parts, passage = part_bytes(record), unpack(record)
+            passages += 1
+            tokens += len(passage.ids)
+            tokens_with_codes += len(passage.codes)
+            ids += parts.ids
+            mask += parts.mask
+            codes += parts.codes
+            scales += parts.scales
+            records += len(record)
+    file_bytes = store.file_bytes()
+    return StoreReport(
+        passages=passages,
+        tokens=tokens,
+        tokens_with_codes=tokens_with_codes,
+        id_bytes=ids,
+        mask_bytes=mask,
+        code_bytes=codes,
+        scale_bytes=scales,
+        record_bytes=records,
+        file_bytes=file_bytes,
+        bytes_per_token=file_bytes / tokens if tokens else 0.0,
+        float32_bytes_per_token=4 * width,
+        float16_bytes_per_token=2 * width,
+    )

@@ -1,0 +1,361 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""A store in one SQLite file; docs/format.md gives its tables."""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from weakref import WeakSet
+
+from btr_haystack.errors import FingerprintError, StoreError
+from btr_haystack.fingerprint import Fingerprint
+from btr_haystack.stores.base import Store, checked_items, checked_keys
+
+FORMAT_VERSION = 1
+
+_APPLICATION_ID = 0x42545253  # "BTRS"
+_PAGE_BYTES = 512  # see "Overhead" in docs/format.md
+_LOG_BYTES = 4 << 20  # the log goes into the file whenever it has grown to this
+_BUSY_SECONDS = 60
+_FORK_SECONDS = 1
+_KEYS_A_READ = 10_000
+_TABLES = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE records (key BLOB PRIMARY KEY NOT NULL, record BLOB NOT NULL)",
+)
+_PUT = "INSERT INTO records (key, record) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET record = excluded.record"
+_ADVICE = {
+    "SQLITE_BUSY": f"Another process has been writing for more than {_BUSY_SECONDS} s; try again when it is done.",
+    "SQLITE_CANTOPEN": "See that the file and its folder may be read and written.",
+    "SQLITE_CORRUPT": "The file is damaged. Restore a copy of it, or delete it to encode its passages anew.",
+    "SQLITE_FULL": "The disk is full. What was committed stays; make room and run again.",
+    "SQLITE_IOERR": "The disk fails or is full. What was committed stays; make room and run again.",
+    "SQLITE_NOTADB": "The file is something else. Give another url.",
+    "SQLITE_READONLY": "The store can only be read: to write, both the file and its folder must be writable.",
+}
+
+
+class _Slot:
+    """A connection, once there is one, and the lock of whoever uses it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.connection: sqlite3.Connection | None = None
+        self.frozen = False  # the connection takes the file for one that nobody changes
+        self.stranded = False  # the connection came over a fork in the middle of a transaction
+        self._held = False
+
+    def disconnect(self) -> None:
+        if self.connection is not None and not self.stranded:
+            self.connection.close()
+            self.connection = None
+
+    def before_fork(self) -> None:
+        self._held = self.lock.acquire(timeout=_FORK_SECONDS)
+        if self._held and self.connection is not None and not self.connection.in_transaction:
+            self.disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        if self._held:
+            self.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self.lock = threading.RLock()
+        self.stranded = self.connection is not None
+
+
+class SQLiteStore(Store):
+    """
+    Keeps records in one SQLite file: one process at a time writes, any number read, also while one writes.
+
+    Readers see what is committed and nothing else. So does the thread that writes, for reading has a connection of
+    its own. What is committed survives the death of the process and a power cut. SQLite's connections must not cross
+    a fork: they are closed before it, and parent and child open new ones when they need them.
+    """
+
+    def __init__(self, path: Path, fingerprint: Fingerprint | None) -> None:
+        """
+        Opens a store, or makes it where there is no file or an empty one.
+
+        :param path: the file; its folder must exist.
+        :param fingerprint: of the model that will write and read; None opens an existing store with the one it holds.
+        :raises FingerprintError: if the store holds passages of another model.
+        :raises StoreError: if the file is no store that this version knows, or cannot be opened or made.
+        """
+        self.path = path.absolute()
+        self._reader, self._writer = _Slot(), _Slot()
+        self._closed = False
+        _open_stores.add(self)
+        try:
+            self.fingerprint = self._open(fingerprint)
+        except BaseException:
+            self.close()
+            raise
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Store`."""
+        wanted = [(key,) for key in checked_keys(keys)]
+        with self._snapshot() as connection:
+            rows = [connection.execute("SELECT record FROM records WHERE key = ?", key).fetchone() for key in wanted]
+        return [None if row is None else row[0] for row in rows]
+
+    def put_many(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        """
+        See `Store`. Memory stays flat however many items come.
+
+        Other writers wait until the last item is written, and give up after a minute: encode first, then put.
+        """
+        with self._transaction() as connection:
+            connection.executemany(_PUT, checked_items(items))
+
+    def delete_many(self, keys: Sequence[bytes]) -> int:
+        """See `Store`."""
+        unwanted = [(key,) for key in checked_keys(keys)]
+        with self._transaction() as connection:
+            return connection.executemany("DELETE FROM records WHERE key = ?", unwanted).rowcount
+
+    def keys(self) -> Iterator[bytes]:
+        """See `Store`."""
+        last = b""
+        while True:
+            with self._snapshot() as connection:
+                query = "SELECT key FROM records WHERE key > ? ORDER BY key LIMIT ?"
+                page = [key for (key,) in connection.execute(query, (last, _KEYS_A_READ))]
+            if not page:
+                return
+            yield from page
+            last = page[-1]
+
+    def __len__(self) -> int:
+        """See `Store`."""
+        with self._snapshot() as connection:
+            return connection.execute("SELECT count(*) FROM records").fetchone()[0]
+
+    def compact(self) -> None:
+        """See `Store`. SQLite writes the file anew, which for a while takes as much room again."""
+        with self._use(self._writer) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def file_bytes(self) -> int:
+        """See `Store`. Records in the log count twice until the store is compacted, or closed by whoever has it open."""
+        self._check_open()
+        return sum(_size(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm"))
+
+    def close(self) -> None:
+        """See `Store`."""
+        for slot in (self._writer, self._reader):
+            with slot.lock:
+                self._closed = True
+                slot.disconnect()
+        _open_stores.discard(self)
+
+    def _open(self, fingerprint: Fingerprint | None) -> Fingerprint:
+        """Finds the store or makes it, and gives the fingerprint that it holds."""
+        if not os.path.isdir(self.path.parent):
+            msg = f"{self.path} cannot be opened: there is no folder {self.path.parent}. Make it, or give another url."
+            raise StoreError(msg)
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            msg = f"{self.path} is no file. Give the url of a file."
+            raise StoreError(msg)
+        held = self._identify() if _size(self.path) else None
+        if held is None:
+            if fingerprint is None:
+                msg = f"There is no store in {self.path}, and making one takes the fingerprint of the model, not None."
+                raise StoreError(msg)
+            self._create(fingerprint)
+            return self._open(fingerprint)
+        if fingerprint is not None and fingerprint != held:
+            msg = (
+                f"{self.path} holds passages encoded by {held}; they are of no use to {fingerprint}. "
+                "Give another url, or delete the file to encode its passages anew."
+            )
+            raise FingerprintError(msg)
+        return held
+
+    def _identify(self) -> Fingerprint | None:
+        """Gives the fingerprint that the file holds, or None if it is an empty database."""
+        with self._snapshot() as connection:
+            if _is_empty(connection):
+                return None
+            if _pragma(connection, "application_id") != _APPLICATION_ID:
+                msg = f"{self.path} is an SQLite database, but no store of btr-haystack. Give another url."
+                raise StoreError(msg)
+            called_for = _pragma(connection, "page_count") * _pragma(connection, "page_size")
+            if _size(self.path) < called_for and not _size(f"{self.path}-wal"):
+                msg = (
+                    f"{self.path} is cut short: it has {_size(self.path)} bytes, its header calls for {called_for}. "
+                    "Restore a copy of it, or delete it to encode its passages anew."
+                )
+                raise StoreError(msg)
+            meta = dict(connection.execute("SELECT name, value FROM meta"))
+        if (version := meta.get("format_version")) != str(FORMAT_VERSION):
+            msg = (
+                f"{self.path} has the store format {version}, this btr-haystack knows {FORMAT_VERSION}. "
+                "Update btr-haystack, or give another url."
+            )
+            raise StoreError(msg)
+        return Fingerprint.from_json(meta.get("fingerprint", ""))
+
+    def _create(self, fingerprint: Fingerprint) -> None:
+        """Makes the store, unless another process has been quicker."""
+        with self._use(self._writer, "rwc") as connection:
+            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+            _keep_log(connection)
+        with self._transaction() as connection:
+            if _is_empty(connection):
+                for table in _TABLES:
+                    connection.execute(table)
+                meta = {"format_version": str(FORMAT_VERSION), "fingerprint": fingerprint.to_json()}
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Gives a connection that sees one committed state of the store."""
+        with self._use(self._reader) as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Gives a connection whose changes are committed at the end, or undone by any exception."""
+        with self._use(self._writer) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _use(self, slot: _Slot, mode: str = "rw") -> Iterator[sqlite3.Connection]:
+        """Gives the connection of a slot to one thread at a time, and says in our words what SQLite complains about."""
+        with slot.lock:
+            self._check_open()
+            if slot.stranded:
+                msg = (
+                    f"{self.path} was being written when this process was forked, and cannot be used in it. "
+                    "Fork at another time, or start the process with the method 'spawn'."
+                )
+                raise StoreError(msg)
+            try:
+                yield slot.connection or self._connect(slot, mode)
+            except sqlite3.Error as error:
+                cause = getattr(error, "sqlite_errorname", "")
+                advice = next((text for start, text in _ADVICE.items() if cause.startswith(start)), "")
+                msg = f"{self.path}: {error}. {advice}".rstrip()
+                raise StoreError(msg) from error
+            finally:
+                if slot.frozen:
+                    slot.disconnect()
+
+    def _connect(self, slot: _Slot, mode: str) -> sqlite3.Connection:
+        """
+        Opens the connection of a slot.
+
+        Reading takes a log beside the file. Where there is none and the folder is read-only, nobody can be writing:
+        then SQLite may read the file as it is. Such a connection is used once, lest it miss that this changes.
+        """
+        try:
+            slot.connection, slot.frozen = self._dial(f"mode={mode}"), False
+        except sqlite3.OperationalError as error:
+            unwritable = error.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
+            if not unwritable or _size(f"{self.path}-wal"):
+                raise
+            slot.connection, slot.frozen = self._dial("mode=ro&immutable=1"), True
+        return slot.connection
+
+    def _dial(self, options: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?{options}",
+            uri=True,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
+            connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+            connection.execute("PRAGMA schema_version")  # the first look at the file: fails here or not at all
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            msg = f"{self.path} is closed. Open the store again with `open_store`."
+            raise StoreError(msg)
+
+
+def _keep_log(connection: sqlite3.Connection) -> None:
+    """Turns on the write-ahead log. SQLite does not wait when two processes do so at once, so this does."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _size(path: str | Path) -> int:
+    """Gives the bytes of a file, 0 if there is none."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
+
+
+_open_stores: WeakSet[SQLiteStore] = WeakSet()
+_fork_lock = threading.Lock()
+_slots_in_fork: list[_Slot] = []
+
+
+def _before_fork() -> None:
+    _fork_lock.acquire()
+    _slots_in_fork.extend(slot for store in _open_stores for slot in (store._writer, store._reader))
+    for slot in _slots_in_fork:
+        slot.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for slot in _slots_in_fork:
+        slot.after_fork_in_parent()
+    _slots_in_fork.clear()
+    _fork_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for slot in _slots_in_fork:
+        slot.after_fork_in_child()
+    _slots_in_fork.clear()
+    _fork_lock.release()
+
+
+if hasattr(os, "register_at_fork"):  # Windows knows no fork
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

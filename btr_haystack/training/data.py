@@ -1,0 +1,201 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Question-passage pairs for training: neighbours of one article in a group, so that wrong passages are near misses."""
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from btr_haystack.padding import padded
+from btr_haystack.squad import Paragraph
+from btr_haystack.windows import Frame, clean, question_part, window_starts
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """
+    A question to be read with a passage of its group.
+
+    :param question: token ids of the question part.
+    :param passage: index of the passage in the group.
+    :param start: first answer token in the passage, -1 where it has no answer.
+    :param end: last answer token, -1 where it has no answer.
+    :param group: pairs of one number share a question; their spans compete.
+    """
+
+    question: list[int]
+    passage: int
+    start: int
+    end: int
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Passages of one article, as token ids of their passage parts, and the pairs made of them."""
+
+    passages: list[list[int]]
+    pairs: list[Pair]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+class PairDataset(Dataset[Group]):
+    """
+    Groups of passages with questions, new ones in every epoch; item i is a function of the seed and i alone.
+
+    :param paragraphs: of `read_squad`; a question without answers is one that its paragraph does not answer.
+    :param tokenizer: a fast tokenizer.
+    :param frame: its special tokens.
+    :param length: number of groups to deal out, over as many epochs as that takes.
+    :param passages: passages in a group.
+    :param questions: most questions of a passage in a group.
+    :param negatives: wrong passages for each question, taken from its group; 0.5 gives one to every second question.
+    :param window: most tokens of a passage; a longer one gives one of its windows.
+    :param max_query_length: most tokens of a question part.
+    :param seed: of all choices.
+    """
+
+    def __init__(
+        self,
+        paragraphs: Sequence[Paragraph],
+        tokenizer: Any,
+        frame: Frame,
+        *,
+        length: int,
+        passages: int = 4,
+        questions: int = 4,
+        negatives: float = 1.0,
+        window: int = 256,
+        max_query_length: int = 64,
+        seed: int = 0,
+    ) -> None:
+        self.paragraphs = [paragraph for paragraph in paragraphs if paragraph.questions]
+        self.frame = frame
+        self.length = length
+        self.passages = passages
+        self.questions = questions
+        self.negatives = negatives
+        self.window = window
+        self.seed = seed
+        encoded = tokenizer(
+            [clean(paragraph.text) for paragraph in self.paragraphs],
+            add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False,
+        )  # fmt: skip
+        self.tokens = [_Tokens(i, o) for i, o in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
+        texts = [question.text for paragraph in self.paragraphs for question in paragraph.questions]
+        ids = iter(tokenizer([clean(t) for t in texts], add_special_tokens=False, verbose=False)["input_ids"])
+        self.question_parts = [
+            [question_part(frame, next(ids), max_query_length) for _ in paragraph.questions]
+            for paragraph in self.paragraphs
+        ]
+        self._epochs: dict[int, list[list[int]]] = {}
+        self.per_epoch = len(self._epoch(0))
+
+    def __len__(self) -> int:
+        """Number of groups."""
+        return self.length
+
+    def __getitem__(self, index: int) -> Group:
+        """Group number `index`."""
+        if index >= self.length:
+            raise IndexError(index)
+        members = self._epoch(index // self.per_epoch)[index % self.per_epoch]
+        return self._group(members, random.Random(f"{self.seed}/{index}"))  # noqa: S311
+
+    def _epoch(self, number: int) -> list[list[int]]:
+        """Paragraphs of one article, of like length (padding), in groups; groups in random order."""
+        if number not in self._epochs:
+            rng = random.Random(f"{self.seed}/epoch {number}")  # noqa: S311
+            articles: dict[str, list[int]] = defaultdict(list)
+            for i, paragraph in enumerate(self.paragraphs):
+                articles[paragraph.title].append(i)
+            groups = []
+            for members in articles.values():
+                ordered = sorted(members, key=lambda i: len(self.tokens[i].ids) * rng.uniform(0.8, 1.25))
+                groups += [ordered[i : i + self.passages] for i in range(0, len(ordered), self.passages)]
+            rng.shuffle(groups)
+            self._epochs = {number: groups}
+        return self._epochs[number]
+
+    def _group(self, members: list[int], rng: random.Random) -> Group:
+        starts = [rng.choice(window_starts(len(self.tokens[i].ids), self.window, self.window // 2) or [0]) for i in members]
+        passages = [
+            self.tokens[i].ids[first : first + self.window] + list(self.frame.closing)
+            for i, first in zip(members, starts, strict=True)
+        ]
+        pairs: list[Pair] = []
+        group = 0
+        for place, i in enumerate(members):
+            questions = self.paragraphs[i].questions
+            for chosen in rng.sample(range(len(questions)), min(self.questions, len(questions))):
+                part, answers = self.question_parts[i][chosen], questions[chosen].answers
+                start, end = self._answer(i, starts[place], answers)
+                pairs.append(Pair(part, place, start, end, group))
+                others = [
+                    other for other, j in enumerate(members)
+                    if other != place and not any(a.lower() in self.paragraphs[j].text.lower() for a, _ in answers)
+                ]  # fmt: skip
+                wrong = int(self.negatives + rng.random())
+                for other in rng.sample(others, min(wrong, len(others))):
+                    pairs.append(Pair(part, other, -1, -1, group))
+                group += 1
+        return Group(passages, pairs)
+
+    def _answer(self, paragraph: int, first: int, answers: tuple[tuple[str, int], ...]) -> tuple[int, int]:
+        """First and last token of the answer in the window that begins at token `first`; -1, -1 where it is not inside."""
+        if not answers:
+            return -1, -1
+        text, begin = answers[0]
+        offsets = self.tokens[paragraph].offsets[first : first + self.window]
+        inside = [i for i, (a, b) in enumerate(offsets) if a < begin + len(text) and b > begin]
+        whole = bool(inside) and offsets[inside[0]][0] <= begin and offsets[inside[-1]][1] >= begin + len(text)
+        return (inside[0], inside[-1]) if whole else (-1, -1)
+
+
+def collate(groups: Sequence[Group], pad: int = 0) -> dict[str, Tensor]:
+    """
+    Groups into one batch of tensors; each passage and each question stands in it once.
+
+    :param groups: of `PairDataset`.
+    :param pad: padding token id.
+    :returns: question_ids and passage_ids with masks (rows, tokens), pairs (n, 2), answers (n, 2) token places in the
+        passage or -1, and group (n,).
+    """
+    passages = [passage for group in groups for passage in group.passages]
+    questions: list[list[int]] = []
+    pairs, answers, numbers = [], [], []
+    passage_base = 0
+    for group in groups:
+        question_base, seen = len(questions), {}
+        for pair in group.pairs:
+            if pair.group not in seen:
+                seen[pair.group] = len(questions)
+                questions.append(pair.question)
+            pairs.append((seen[pair.group], passage_base + pair.passage))
+            answers.append((pair.start, pair.end))
+            numbers.append(question_base + pair.group)
+        passage_base += len(group.passages)
+    question_ids, question_mask = padded(questions, pad)
+    passage_ids, passage_mask = padded(passages, pad)
+    return {
+        "question_ids": question_ids,
+        "question_mask": question_mask,
+        "passage_ids": passage_ids,
+        "passage_mask": passage_mask,
+        "pairs": torch.tensor(pairs),
+        "answers": torch.tensor(answers),
+        "group": torch.tensor(numbers),
+    }

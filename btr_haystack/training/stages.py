@@ -1,0 +1,216 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""One stage of training, from files to a saved model; the same on CPU and GPU."""
+
+import dataclasses
+import json
+import logging
+import random
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from btr_haystack.errors import DataError
+from btr_haystack.fit import fit_codes
+from btr_haystack.model import BTRForQuestionAnswering
+from btr_haystack.squad import Paragraph, read_squad
+from btr_haystack.training.data import PairDataset, collate
+from btr_haystack.training.trainer import ReaderTrainer, Weights
+from btr_haystack.windows import frame_of
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("teacher", "decomposed", "binarised")
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """
+    Everything that decides what a stage does; saved beside the model as training.json.
+
+    :param stage: "teacher" (joint reader), "decomposed" (split after k layers), "binarised" (split and coded).
+    :param base: folder or hub id to start from: an encoder, a reader, or the model of the stage before.
+    :param output: folder of the new model; its checkpoints stand in it until the stage is done.
+    :param data: SQuAD-format files; questions without answers train the reader to find none.
+    :param teacher: the teacher's folder; needed by stages 2 and 3.
+    :param k: number of lower layers (stages 2 and 3).
+    :param bits: bits a token (stage 3).
+    :param code: "residual" or "sign".
+    :param scale: "predicted" or "stored".
+    :param stop_tokens: token ids without bits.
+    :param steps: optimiser steps.
+    :param groups: groups of passages a step, on each device.
+    :param passages: passages a group.
+    :param questions: questions a passage, at most.
+    :param negatives: wrong passages a question, on average.
+    :param window: most tokens of a passage.
+    :param learning_rate: of the encoder; falls linearly to 0.
+    :param head_learning_rate: of span head and codes.
+    :param warmup: steps over which the rates rise.
+    :param validation: share of the articles held out; their loss is reported.
+    :param save_every: steps between checkpoints.
+    :param bf16: compute in bfloat16 (autocast).
+    :param seed: of everything random.
+    :param weights: of the losses.
+    """
+
+    stage: str
+    base: str
+    output: str
+    data: tuple[str, ...]
+    teacher: str | None = None
+    k: int = 6
+    bits: int = 128
+    code: str = "residual"
+    scale: str = "predicted"
+    stop_tokens: tuple[int, ...] = ()
+    steps: int = 4000
+    groups: int = 1
+    passages: int = 4
+    questions: int = 4
+    negatives: float = 1.0
+    window: int = 256
+    learning_rate: float = 3e-4
+    head_learning_rate: float = 1e-3
+    warmup: int = 50
+    validation: float = 0.02
+    save_every: int = 200
+    bf16: bool = True
+    seed: int = 0
+    weights: Weights = dataclasses.field(default_factory=Weights)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained, before anything is loaded."""
+        if self.stage not in STAGES:
+            msg = f"stage is {self.stage!r}; expected one of {', '.join(STAGES)}"
+            raise ValueError(msg)
+        if self.stage != "teacher" and self.teacher is None:
+            msg = f"stage {self.stage!r} imitates a teacher: give the folder of one (made by stage 'teacher')"
+            raise ValueError(msg)
+        if not self.data:
+            msg = "no training file given; expected at least one SQuAD-format file"
+            raise ValueError(msg)
+
+
+def run_stage(settings: StageSettings) -> Path:
+    """
+    Train, or go on training, one stage.
+
+    :param settings: see `StageSettings`; the same settings resume from the last checkpoint in the output folder.
+    :returns: the output folder: config.json, model.safetensors (float16), tokenizer, training.json.
+    :raises DataError: where the files hold nothing to train on.
+    :raises ModelError: where the base cannot be split.
+    """
+    output = Path(settings.output)
+    torch.manual_seed(settings.seed)
+    paragraphs = [paragraph for file in settings.data for paragraph in read_squad(file)]
+    training, held_out = split_articles(paragraphs, settings.validation, settings.seed)
+    if not any(paragraph.questions for paragraph in training):
+        msg = f"no question to train on in {', '.join(settings.data)} (validation share {settings.validation})"
+        raise DataError(msg)
+    tokenizer = AutoTokenizer.from_pretrained(settings.base)
+    model = _start(settings, tokenizer, [paragraph.text for paragraph in training])
+    teacher = BTRForQuestionAnswering.from_pretrained(settings.teacher, dtype=torch.float32) if settings.teacher else None
+    frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
+    sizes = {"passages": settings.passages, "questions": settings.questions, "negatives": settings.negatives}
+    common = {"window": settings.window, "max_query_length": model.config.max_query_length, "seed": settings.seed, **sizes}
+    devices = max(torch.cuda.device_count(), 1)
+    dataset = PairDataset(
+        training, tokenizer, frame, length=settings.steps * settings.groups * devices, **common
+    )
+    validation = PairDataset(held_out, tokenizer, frame, length=40, **common) if held_out else None
+    arguments = TrainingArguments(
+        output_dir=str(output),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.groups,
+        per_device_eval_batch_size=settings.groups,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=settings.warmup,
+        max_grad_norm=1.0,
+        bf16=settings.bf16,
+        use_cpu=not torch.accelerator.is_available(),
+        logging_steps=50,
+        eval_strategy="steps" if validation else "no",
+        eval_steps=500,
+        prediction_loss_only=True,
+        save_steps=settings.save_every,
+        save_total_limit=1,
+        remove_unused_columns=False,
+        report_to=[],
+        seed=settings.seed,
+        dataloader_num_workers=0,
+    )
+    trainer = ReaderTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        eval_dataset=validation,
+        data_collator=partial(collate, pad=pad),
+        optimizers=(_optimizer(model, settings), None),
+        teacher=teacher,
+        frame=frame,
+        pad=pad,
+        weights=settings.weights,
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output)) if output.is_dir() else None)
+    if trainer.is_world_process_zero():
+        history = trainer.state.log_history
+        model.to(torch.float16).save_pretrained(output)
+        tokenizer.save_pretrained(output)
+        record = {"settings": dataclasses.asdict(settings), "history": history}
+        (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    return output
+
+
+def split_articles(paragraphs: list[Paragraph], share: float, seed: int) -> tuple[list[Paragraph], list[Paragraph]]:
+    """
+    Hold out a share of the articles, whole.
+
+    :returns: the paragraphs to train on, and those held out.
+    """
+    titles = sorted({paragraph.title for paragraph in paragraphs})
+    random.Random(seed).shuffle(titles)  # noqa: S311
+    chosen = set(titles[: round(len(titles) * share)])
+    return [p for p in paragraphs if p.title not in chosen], [p for p in paragraphs if p.title in chosen]
+
+
+def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQuestionAnswering:
+    """The model a stage begins with: without dropout, in float32, its codes fitted where they are new."""
+    split = settings.stage != "teacher"
+    bits = settings.bits if settings.stage == "binarised" else None
+    fields = {"code": settings.code, "scale": settings.scale, "stop_tokens": list(settings.stop_tokens)}
+    model = BTRForQuestionAnswering.from_reader(
+        settings.base, k=settings.k if split else 0, bits=bits, settings=fields, dtype=torch.float32
+    )
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "dropout_prob", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    model.get_input_embeddings().requires_grad_(False)
+    for name, weight in model.named_parameters():
+        if "relative_attention_bias" in name:  # a mask that needs no gradient lets attention run fused
+            weight.requires_grad_(False)
+    if model.binariser is not None and not model.binariser.prior.any():
+        sample = random.Random(settings.seed).sample(texts, min(len(texts), 1000))  # noqa: S311
+        error = fit_codes(model, tokenizer, sample, window=settings.window)
+        logger.info("codes fitted in closed form: relative squared error %.3f", error)
+    return model
+
+
+def _optimizer(model: BTRForQuestionAnswering, settings: StageSettings) -> torch.optim.Optimizer:
+    new = [*model.qa_outputs.parameters(), *(model.binariser.parameters() if model.binariser is not None else [])]
+    known = {id(weight) for weight in new}
+    body = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in known]
+    parts = [{"params": body, "lr": settings.learning_rate}, {"params": new, "lr": settings.head_learning_rate}]
+    return torch.optim.AdamW(parts, weight_decay=0.01, fused=True)

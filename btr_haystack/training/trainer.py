@@ -1,0 +1,165 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The three stages' losses in transformers' Trainer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+from btr_haystack.model import BTRForQuestionAnswering, join
+from btr_haystack.training import losses
+from btr_haystack.windows import Frame
+
+
+@dataclass(frozen=True)
+class Weights:
+    """
+    How much each loss counts.
+
+    :param shared: spans competing across the passages of a question.
+    :param imitation: divergence from the teacher's spans.
+    :param distillation: squared error to the teacher's upper states.
+    :param recovery: squared error between a state and its code.
+    :param attended: r, the share of passage tokens that the distillation loss looks at.
+    """
+
+    shared: float = 0.5
+    imitation: float = 1.0
+    distillation: float = 1.0
+    recovery: float = 1.0
+    attended: float = 0.5
+
+
+@dataclass(frozen=True)
+class Places:
+    """
+    Where things stand in the rows of a batch.
+
+    :param ids: (rows, tokens) joint token ids.
+    :param mask: (rows, tokens).
+    :param segments: (rows, tokens) 1 for the passage.
+    :param inside: (rows, tokens) bool: passage tokens, without special tokens.
+    :param allowed: `inside` and the null place.
+    :param targets: (rows, 2).
+    :param answered: (rows,) bool.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    segments: Tensor
+    inside: Tensor
+    allowed: Tensor
+    targets: Tensor
+    answered: Tensor
+
+
+def places_of(batch: dict[str, Tensor], frame: Frame, *, null_first: bool, pad: int) -> Places:
+    """Joint rows and target places of a batch of `collate`."""
+    pairs = batch["pairs"]
+    ids, mask = join(
+        batch["question_ids"][..., None], batch["question_mask"], batch["passage_ids"][..., None],
+        batch["passage_mask"], pairs,
+    )  # fmt: skip
+    ids = ids[..., 0].masked_fill(mask == 0, pad)
+    question_length = batch["question_mask"].sum(1)[pairs[:, 0]]
+    place = torch.arange(ids.shape[1], device=ids.device)[None]
+    segments = ((place >= question_length[:, None]) & (mask == 1)).long()
+    last = mask.sum(1) - len(frame.closing)
+    inside = (place >= question_length[:, None]) & (place < last[:, None])
+    null = torch.zeros_like(question_length) if null_first else question_length - len(frame.middle)
+    answered = batch["answers"][:, 0] >= 0
+    targets = torch.where(answered[:, None], batch["answers"] + question_length[:, None], null[:, None])
+    return Places(ids, mask, segments, inside, inside | (place == null[:, None]), targets, answered)
+
+
+class ReaderTrainer(Trainer):
+    """
+    Trains a joint reader (k = 0), a decomposed one (no bits) or a binarised one; which, the model's settings say.
+
+    :param teacher: joint reader whose spans and states are imitated; None for stage 1.
+    :param frame: special tokens of the tokenizer.
+    :param pad: padding token id.
+    :param weights: of the losses.
+    """
+
+    def __init__(
+        self, *args: Any, teacher: BTRForQuestionAnswering | None, frame: Frame, pad: int, weights: Weights, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.teacher = teacher.eval().requires_grad_(False).to(self.args.device) if teacher else None
+        self.frame = frame
+        self.pad = pad
+        self.weights = weights
+        self._parts: dict[str, list[Tensor]] = {}
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any  # noqa: FBT001, FBT002
+    ) -> Any:
+        """Sum of the losses of this stage."""
+        unwrapped: BTRForQuestionAnswering = self.accelerator.unwrap_model(model)
+        places = places_of(inputs, self.frame, null_first=unwrapped.family.null_first, pad=self.pad)
+        if unwrapped.config.k == 0:
+            out = model(input_ids=places.ids, attention_mask=places.mask, token_type_ids=places.segments)
+        else:
+            out = model(**{name: inputs[name] for name in SPLIT_INPUTS})
+        start, end = out.start_logits, out.end_logits
+        parts = {"span": losses.span_loss(start, end, places.allowed, places.targets)}
+        parts["shared"] = self.weights.shared * losses.shared_span_loss(
+            start, end, places.inside, places.targets, inputs["group"], places.answered
+        )
+        if self.teacher is not None:
+            theirs, attention = self._ask_teacher(places)
+            agree = losses.imitation_loss(start, theirs.start_logits, places.allowed)
+            agree = agree + losses.imitation_loss(end, theirs.end_logits, places.allowed)
+            parts["imitation"] = self.weights.imitation * agree / 2
+            chosen = losses.most_attended(attention, places.inside, self.weights.attended)
+            parts["distillation"] = self.weights.distillation * losses.distillation_loss(out.states, theirs.states, chosen)
+        if out.recovery is not None:
+            parts["recovery"] = self.weights.recovery * out.recovery
+        for name, value in parts.items():
+            self._parts.setdefault(name, []).append(value.detach().float())
+        loss = torch.stack([value.float() for value in parts.values()]).sum()
+        return (loss, out) if return_outputs else loss
+
+    @torch.no_grad()
+    def _ask_teacher(self, places: Places) -> tuple[Any, Tensor]:
+        """The teacher's output, and the attention each token gets from the question in its last layer."""
+        teacher = self.teacher
+        if teacher is None:
+            msg = "this stage has no teacher"
+            raise RuntimeError(msg)
+        seen: dict[str, Tensor] = {}
+        query, key = teacher.family.attention_projections()
+        hooks = [
+            module.register_forward_hook(lambda _m, _i, out, name=name: seen.__setitem__(name, out))
+            for name, module in (("query", query), ("key", key))
+        ]
+        try:
+            with self.accelerator.autocast():
+                out = teacher(input_ids=places.ids, attention_mask=places.mask, token_type_ids=places.segments)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        asking = ((places.segments == 0) & (places.mask == 1)).float()
+        heads = teacher.config.encoder.num_attention_heads
+        q, k = (seen[name].float().unflatten(-1, (heads, -1)) for name in ("query", "key"))
+        width = int(asking.sum(1).max())
+        scale = 1.0 if teacher.config.encoder.model_type == "t5" else q.shape[-1] ** -0.5
+        scores = torch.einsum("bihd,bjhd->bhij", q[:, :width], k) * scale
+        scores = scores.masked_fill(places.mask[:, None, None] == 0, losses.LOW).softmax(-1).mean(1)
+        return out, (scores * asking[:, :width, None]).sum(1)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds each loss's mean since the last report."""
+        if "loss" in logs:
+            logs |= {f"loss_{name}": torch.stack(values).mean().item() for name, values in self._parts.items()}
+            self._parts.clear()
+        super().log(logs, *args, **kwargs)
+
+
+SPLIT_INPUTS = ("question_ids", "question_mask", "passage_ids", "passage_mask", "pairs")

@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Text into token windows, and tokens back into characters."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from btr_haystack.errors import ModelError
+
+_SURROGATES = {point: 0xFFFD for point in range(0xD800, 0xE000)}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """
+    The special tokens around a pair: `opening` question `middle` passage `closing`.
+
+    The question part is opening + question + middle, the passage part passage + closing.
+    """
+
+    opening: tuple[int, ...]
+    middle: tuple[int, ...]
+    closing: tuple[int, ...]
+
+    @property
+    def around_question(self) -> int:
+        """Number of special tokens in the question part."""
+        return len(self.opening) + len(self.middle)
+
+
+def frame_of(tokenizer: Any) -> Frame:
+    """
+    Find a tokenizer's special tokens by encoding a pair.
+
+    :param tokenizer: a fast transformers tokenizer.
+    :raises ModelError: for a slow tokenizer (no character offsets), or one that cannot encode pairs.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        msg = f"{type(tokenizer).__name__} gives no character offsets; a fast tokenizer (tokenizer.json) is needed"
+        raise ModelError(msg)
+    encoding = tokenizer("a", "b")
+    ids, parts = encoding["input_ids"], encoding.sequence_ids(0)
+    if 0 not in parts or 1 not in parts:
+        msg = "the tokenizer does not encode a pair of question and passage"
+        raise ModelError(msg)
+    first, second = [i for i, part in enumerate(parts) if part == 0], [i for i, part in enumerate(parts) if part == 1]
+    return Frame(tuple(ids[: first[0]]), tuple(ids[first[-1] + 1 : second[0]]), tuple(ids[second[-1] + 1 :]))
+
+
+def clean(text: str) -> str:
+    """
+    Lone surrogates replaced, one character by one, so that any Python string can be tokenised and offsets stay.
+
+    >>> clean("a\\ud800b") == "a\\ufffdb"
+    True
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.translate(_SURROGATES)
+    return text
+
+
+def tokenise(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """
+    Token ids of each text, without special tokens and without truncation.
+
+    :param tokenizer: a fast transformers tokenizer.
+    :param texts: any strings.
+    """
+    if not texts:
+        return []
+    encoded = tokenizer(
+        [clean(text) for text in texts],
+        add_special_tokens=False,
+        truncation=False,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+def token_offsets(tokenizer: Any, text: str) -> np.ndarray:
+    """
+    Where each token of a text stands.
+
+    :param tokenizer: a fast transformers tokenizer.
+    :param text: any string.
+    :returns: int64 (tokens, 2): first character and the one behind the last.
+    """
+    encoded = tokenizer(
+        clean(text), add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
+    )
+    return np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+
+
+def question_part(frame: Frame, ids: list[int], longest: int) -> list[int]:
+    """
+    The question with its special tokens, cut at the end where it is too long.
+
+    :param frame: of the tokenizer.
+    :param ids: token ids of the question.
+    :param longest: most tokens of the whole part.
+
+    >>> question_part(Frame((101,), (102,), (102,)), [5, 6, 7], longest=4)
+    [101, 5, 6, 102]
+    """
+    return [*frame.opening, *ids[: longest - frame.around_question], *frame.middle]
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """
+    Where windows begin; the last one reaches the end, neighbours share `stride` tokens.
+
+    :param length: tokens of the document; an empty one has no window.
+    :param window: tokens a window holds.
+    :param stride: tokens that neighbours share, less than `window`.
+
+    >>> window_starts(10, window=4, stride=1)
+    [0, 3, 6]
+    """
+    if length == 0:
+        return []
+    step = window - stride
+    return list(range(0, max(length - window, 0) + step, step)) if length > window else [0]

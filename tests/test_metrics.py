@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from btr_haystack.metrics import exact_match, f1, normalise
+
+WORDS = st.lists(st.sampled_from(["the", "an", "red", "Red", "blue", "sky", "sky.", "(sea)", "—", "42"]), max_size=6)
+TEXTS = st.one_of(st.text(), WORDS.map(" ".join))
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("", ""),
+        (" \t\n ", ""),
+        ("The", ""),
+        ("a an the", ""),
+        ("the theatre", "theatre"),
+        ("A man, a plan", "man plan"),
+        ("Vitamin A", "vitamin"),
+        ("U.S.A.", "usa"),
+        ("U.S. a.", "us"),
+        ("$1,000.50", "100050"),
+        ("the-end", "theend"),  # punctuation goes first, so this article is none
+        ("DON'T", "dont"),
+        ("“the end” — été…", "“ end” — été…"),  # only ASCII punctuation is dropped
+        ("ÉTÉ a\u00a0b", "été b"),
+        ("İ", "i\u0307"),
+        ("!?", ""),
+    ],
+)
+def test_normalise(text, normal):
+    assert normalise(text) == normal
+
+
+@pytest.mark.parametrize(
+    ("prediction", "golds", "exact", "score"),
+    [
+        ("Santa Clara, California", ["Santa Clara, California", "Levi's Stadium"], 1, 1),
+        ("in santa clara california", ["Santa Clara, California"], 0, 6 / 7),
+        ("Levi's Stadium in Santa Clara", ["Santa Clara", "Levi's Stadium", "Levi's Stadium in Santa Clara."], 1, 1),
+        ("gold gold", ["gold"], 0, 2 / 3),  # words count as often as they occur
+        ("gold", ["gold gold"], 0, 2 / 3),
+        ("silver", ["gold"], 0, 0),
+        ("", [], 1, 1),
+        ("the", [], 1, 1),
+        ("gold", [], 0, 0),
+        ("", ["gold"], 0, 0),
+        ("", ["the", "gold"], 0, 0),  # an answer that is empty once normalised is not accepted ...
+        ("a", ["a", "."], 1, 1),  # ... unless all are
+    ],
+)
+def test_scores(prediction, golds, exact, score):
+    assert exact_match(prediction, golds) == exact
+    assert f1(prediction, golds) == pytest.approx(score)
+
+
+@given(TEXTS)
+def test_normalising_leaves_no_case_ascii_punctuation_or_surplus_space(text):
+    normal = normalise(text)
+    assert normal == normal.lower()
+    assert not set(normal) & set(string.punctuation)
+    assert normal.split() == normal.split(" ") or normal == ""
+    assert not {"a", "an", "the"} & set(normal.split())
+
+
+@given(TEXTS, st.lists(TEXTS))
+def test_scores_are_between_nothing_and_all(prediction, golds):
+    score = f1(prediction, golds)
+    assert 0 <= score <= 1
+    assert exact_match(prediction, golds) <= score
+    assert score == f1(prediction, golds[::-1])
+
+
+@given(TEXTS, st.lists(TEXTS, min_size=1))
+def test_an_accepted_answer_scores_all_and_case_does_not_matter(text, others):
+    if normalise(text):
+        assert exact_match(text, [*others, text]) == f1(text, [*others, text]) == 1
+    assert f1(f"the {text.lower()}!", [text]) == f1(text, [text.lower()])
+
+
+@given(WORDS.map(" ".join), WORDS.map(" ".join))
+def test_f1_is_symmetric_and_equals_the_formula_of_the_script(prediction, gold):
+    assert f1(prediction, [gold]) == f1(gold, [prediction])
+    words, gold_words = normalise(prediction).split(), normalise(gold).split()
+    shared = sum(min(words.count(word), gold_words.count(word)) for word in set(words))
+    if shared:
+        precision, recall = shared / len(words), shared / len(gold_words)
+        assert f1(prediction, [gold]) == pytest.approx(2 * precision * recall / (precision + recall))
+    else:
+        assert f1(prediction, [gold]) == float(words == gold_words)
+
+
+@given(TEXTS, st.lists(TEXTS))
+def test_more_accepted_answers_never_lower_a_score(prediction, golds):
+    accepted = [gold for gold in golds if normalise(gold)]
+    if accepted:
+        assert f1(prediction, accepted) >= f1(prediction, accepted[:1])
