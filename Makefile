@@ -4,7 +4,6 @@
 
 # Every target sets itself up: all it needs is make and Python 3.11 or newer with pip.
 # Another interpreter: make test PYTHON=python3.12
-# Without a GPU, a much smaller torch: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +16,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
 
 demo: $(VENV)/.demo ## ask questions about Wikipedia passages, BTRReader beside the ordinary reader
-	$(BIN)/python examples/demo.py
+	$(BIN)/btr demo
 
 test: $(VENV)/.dev ## run all tests, the examples in docstrings included (PYTEST_ARGS: more options for pytest)
 	$(BIN)/python -m pytest tests btr_haystack $(PYTEST_ARGS)

@@ -22,7 +22,7 @@ class BTRConfig(PreTrainedConfig):
     :param code: "residual" codes what the token id does not tell (default), "sign" is the paper's plain sign code.
     :param scale: for pre-norm encoders: "predicted" from token and bits, or "stored" in one byte a token.
     :param stop_tokens: token ids that keep no bits; the prior stands in for them.
-    :param max_query_length: longest question part in tokens, special tokens included; BERT passages start at this position.
+    :param max_query_length: longest question part, special tokens included; BERT passages start at this position.
     :param task: how the model was trained, for people to read.
     :raises ValueError: where a value is outside its range.
     """
@@ -45,7 +45,7 @@ class BTRConfig(PreTrainedConfig):
         if isinstance(encoder, dict):
             settings = dict(encoder)
             encoder = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        self.encoder = encoder
+        self.encoder: Any = encoder
         self.k = k
         self.bits = bits
         self.code = code

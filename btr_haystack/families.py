@@ -9,6 +9,8 @@ A family is a thin view on a transformers encoder. `calibrate` turns the state a
 coded, `restore` turns it back (paper, section 3.1: binarisation between the two halves of a normalisation).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,11 +52,11 @@ class Family:
     null_first = True  # the null span is the first token ([CLS])
 
     def __init__(self, encoder: PreTrainedModel, k: int) -> None:
-        self.encoder = encoder
+        self.encoder: Any = encoder  # the families' own names lie below it
         self.k = k
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> Any:
         """The encoder's layers, lowest first."""
         return self.encoder.encoder.layer
 
@@ -63,6 +65,12 @@ class Family:
         """(vocabulary, e) input embeddings, the features of the token prior."""
         weight: Tensor = self.encoder.get_input_embeddings().weight
         return weight
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens of a joint row; None where positions are relative and rows as long as one likes."""
+        longest: int | None = getattr(self.encoder.config, "max_position_embeddings", None)
+        return longest
 
     def embed(self, ids: Tensor, *, start: int, segment: int) -> Tensor:
         """
@@ -147,6 +155,12 @@ class Family:
 class RobertaFamily(Family):
     """RoBERTa and its kin: positions begin behind the padding index."""
 
+    @property
+    def positions(self) -> int | None:
+        """Most tokens of a joint row, see `Family.positions`."""
+        longest: int = self.encoder.config.max_position_embeddings - self.encoder.embeddings.padding_idx - 1
+        return longest
+
     def _embed(self, ids: Tensor, positions: Tensor, segment: int) -> Tensor:
         return super()._embed(ids, positions + self.encoder.embeddings.padding_idx + 1, segment)
 
@@ -155,7 +169,7 @@ class DistilBertFamily(Family):
     """DistilBERT: no segments, its own names."""
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> Any:
         """The encoder's layers, lowest first."""
         return self.encoder.transformer.layer
 
@@ -208,7 +222,7 @@ class T5Family(Family):
     null_first = False  # the null span is the separator behind the question
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> Any:
         """The encoder's layers, lowest first."""
         return self.encoder.encoder.block
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel, T5EncoderModel
+from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from btr_haystack import binarise
@@ -102,6 +102,15 @@ class BTRPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     supports_gradient_checkpointing = True
     _no_split_modules = ["T5Block", "BertLayer", "RobertaLayer", "ElectraLayer", "TransformerBlock", "MPNetLayer"]  # noqa: RUF012
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """
+        Save weights and configuration.
+
+        :param save_directory: the folder.
+        :param kwargs: of `PreTrainedModel.save_pretrained`. Weights keep our names, whatever checkpoint they are of.
+        """
+        super().save_pretrained(save_directory, **{"save_original_format": False, **kwargs})
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -246,7 +255,7 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         passage_ids: Tensor | None = None,
         passage_mask: Tensor | None = None,
         pairs: Tensor | None = None,
-        **kwargs: Any,
+        **_: Any,
     ) -> QuestionAnsweringModelOutput:
         """
         Start and end logits.
@@ -263,8 +272,14 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
             states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
             start, end = self.span_logits(states)
             return SplitOutput(start_logits=start, end_logits=end, states=states)
-        if question_ids is None or passage_ids is None or pairs is None or question_mask is None or passage_mask is None:
-            msg = "expected input_ids (joint reading), or question_ids, passage_ids, their masks and pairs (split reading)"
+        if (
+            question_ids is None
+            or passage_ids is None
+            or pairs is None
+            or question_mask is None
+            or passage_mask is None
+        ):
+            msg = "expected input_ids (joint), or question_ids, passage_ids, their masks and pairs (split reading)"
             raise ValueError(msg)
         questions = self.lower(question_ids, question_mask, passage=False)
         passages = self.lower(passage_ids, passage_mask, passage=True)
@@ -283,7 +298,13 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
 
     @classmethod
     def from_reader(
-        cls, folder: str | Path, k: int = 0, bits: int | None = None, *, settings: dict[str, Any] | None = None, **kwargs: Any
+        cls,
+        folder: str | Path,
+        k: int = 0,
+        bits: int | None = None,
+        *,
+        settings: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> "BTRForQuestionAnswering":
         """
         Make a split reader of an ordinary one.

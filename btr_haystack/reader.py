@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from btr_haystack.spans import best_spans
 from btr_haystack.windows import frame_of, question_part, tokenise, window_starts
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
+DECODED_TOKENS = 8  # times as many have their states decoded at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,12 +52,23 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Windows of many passages: number of its passage, first token in the document, place and length in the flat states."""
+    """Windows: number of the passage, first token in the document, place and length in the flat states."""
 
     passage: np.ndarray
     first: np.ndarray
     offset: np.ndarray
     length: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class _Codes:
+    """The tokens of many passages, n of them; see `Passage`. `before` (n + 1,): codes that lie before each token."""
+
+    ids: np.ndarray
+    kept: np.ndarray
+    before: np.ndarray
+    codes: np.ndarray
+    scales: np.ndarray | None
 
 
 class SplitReader:
@@ -98,7 +110,13 @@ class SplitReader:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, max_seq_length: int = 384, stride: int = 128, token: str | None = None, **kwargs: Any
+        cls,
+        folder: str | Path,
+        *,
+        max_seq_length: int = 384,
+        stride: int = 128,
+        token: str | None = None,
+        **kwargs: Any,
     ) -> "SplitReader":
         """
         Load a reader: a split one, or any question-answering checkpoint of a known family, which is then read jointly.
@@ -114,7 +132,11 @@ class SplitReader:
         kwargs.setdefault("dtype", torch.float32)
         kwargs.setdefault("use_safetensors", True)
         config = AutoConfig.from_pretrained(str(folder), **where)
-        load = BTRForQuestionAnswering.from_pretrained if isinstance(config, BTRConfig) else BTRForQuestionAnswering.from_reader
+        load = (
+            BTRForQuestionAnswering.from_pretrained
+            if isinstance(config, BTRConfig)
+            else BTRForQuestionAnswering.from_reader
+        )
         model = load(str(folder), token=token, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **where)
         digest = None if model.config.k == 0 else _digest_of_files(str(folder), model.config, tokenizer, where)
@@ -155,11 +177,18 @@ class SplitReader:
         whole = hashlib.blake2b(f"{self._digest} {sorted(windows.items())}".encode(), digest_size=16).hexdigest()
         return Fingerprint(digest=whole, description=description)
 
-    def encode(self, texts: Sequence[str]) -> list[Passage]:
+    @property
+    def question_tokens(self) -> int:
+        """Most tokens of a question that are read; the rest of a longer one is cut off."""
+        longest = self.max_seq_length // 2 if self.joint else self.model.config.max_query_length
+        return max(0, longest - self.frame.around_question)
+
+    def encode(self, texts: Sequence[str], *, max_rows: int | None = None) -> list[Passage]:
         """
         Run the lower layers on each text and keep its bits.
 
         :param texts: any strings; an empty one gives a passage without tokens. Memory grows with their tokens.
+        :param max_rows: most windows run at a time; by default as many as fit a token budget.
         :returns: one passage a text.
         :raises ModelError: when the reader is joint (k = 0).
         """
@@ -170,7 +199,7 @@ class SplitReader:
         window, closing = self._window(), list(self.frame.closing)
         cuts = [window_starts(len(ids), window, self.stride) for ids in documents]
         parts = [ids[a : a + window] + closing for ids, starts in zip(documents, cuts, strict=True) for a in starts]
-        codes, scales = self._code(parts)
+        codes, scales = self._code(parts, max_rows)
         passages, row = [], 0
         for starts in cuts:
             rows = slice(row, row + len(starts))
@@ -191,13 +220,13 @@ class SplitReader:
         return passages
 
     @torch.inference_mode()
-    def _code(self, parts: list[list[int]]) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+    def _code(self, parts: list[list[int]], max_rows: int | None) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
         """Packed codes, and scales where the model stores them, of each passage part."""
         model, pad = self.model, self.tokenizer.pad_token_id or 0
         codes: list[np.ndarray] = [np.zeros((0, 0), np.uint8)] * len(parts)
         scales: list[np.ndarray] = [np.zeros(0, np.uint8)] * len(parts)
         stored = model.config.scale == "stored" and model.family.stores_scale
-        for batch in self._batches(np.array([len(part) for part in parts], dtype=np.int64), 0, None):
+        for batch in self._batches(np.array([len(part) for part in parts], dtype=np.int64), 0, max_rows):
             ids, mask = (t.to(model.device) for t in padded([parts[i] for i in batch], pad))
             states = model.lower(ids, None if bool(mask.all()) else mask, passage=True)
             inside = mask.bool()
@@ -233,18 +262,25 @@ class SplitReader:
         if self.joint:
             msg = "a joint reader (k = 0) has no passages of codes; use read_jointly with the texts"
             raise ModelError(msg)
-        rows = _rows_of(passages)
+        rows, codes = _rows_of(passages), _codes_of(passages)
+        groups = list(_groups(rows.length, DECODED_TOKENS * self._token_budget()))
+
+        @lru_cache(maxsize=1)  # passages of usual number and size are one group: decoded once for all questions
+        def decoded(first: int, last: int) -> Tensor:
+            return self._decode(codes, int(rows.offset[first]), int(rows.offset[last - 1] + rows.length[last - 1]))
+
+        def logits(asked: Tensor) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+            for first, last in groups:
+                states, length = decoded(first, last), rows.length[first:last]
+                offset = rows.offset[first:last] - rows.offset[first]
+                for batch in self._batches(length, asked.shape[1], max_rows):
+                    yield batch + first, *self._upper(asked, states, offset[batch], length[batch])
+
         with torch.inference_mode():
-            states = self._decode(passages)
-            found = []
-            for question in questions:
-                asked = self._question(question)
-                logits = (
-                    (batch, *self._upper(asked, states, rows, batch))
-                    for batch in self._batches(rows.length, asked.shape[1], max_rows)
-                )
-                found.append(self._spans(logits, rows, spans_per_window, max_answer_length))
-        return found
+            return [
+                self._spans(logits(self._question(question)), rows, spans_per_window, max_answer_length)
+                for question in questions
+            ]
 
     def read_jointly(
         self,
@@ -260,16 +296,22 @@ class SplitReader:
 
         :param question: any string; its part is cut at half of max_seq_length.
         :param texts: any strings.
-        :raises ValueError: where the question leaves no place for a window longer than the stride.
+        :raises ValueError: where the question leaves no place for a window longer than the stride, or the encoder has
+            too few positions.
         """
         asked = question_part(self.frame, tokenise(self.tokenizer, [question])[0], self.max_seq_length // 2)
         window = self.max_seq_length - len(asked) - len(self.frame.closing)
         documents = tokenise(self.tokenizer, list(texts))
         if any(len(ids) > window for ids in documents):
             self._check_stride(window)
-        cuts = [(n, a) for n, ids in enumerate(documents) for a in window_starts(len(ids), window, min(self.stride, window - 1))]
+        cuts = [
+            (n, a)
+            for n, ids in enumerate(documents)
+            for a in window_starts(len(ids), window, min(self.stride, window - 1))
+        ]
         parts = [documents[n][a : a + window] + list(self.frame.closing) for n, a in cuts]
         length = np.array([len(part) for part in parts], dtype=np.int64)
+        self._check_positions(len(asked) + int(length.max(initial=0)))
         numbers = np.array(cuts, dtype=np.int64).reshape(-1, 2)
         rows = _Rows(numbers[:, 0], numbers[:, 1], np.zeros(len(parts), dtype=np.int64), length)
 
@@ -289,11 +331,14 @@ class SplitReader:
         """Tokens of a document in a window; raises where the settings leave none."""
         window = self.max_seq_length - self.model.config.max_query_length - len(self.frame.closing)
         self._check_stride(window)
-        longest = getattr(self.model.config.encoder, "max_position_embeddings", None)
-        if longest is not None and self.max_seq_length > longest:
-            msg = f"max_seq_length is {self.max_seq_length}, but this encoder has only {longest} positions"
-            raise ValueError(msg)
+        self._check_positions(self.max_seq_length)
         return window
+
+    def _check_positions(self, tokens: int) -> None:
+        positions = self.model.family.positions
+        if positions is not None and tokens > positions:
+            msg = f"max_seq_length is {self.max_seq_length}, but this encoder has only {positions} positions"
+            raise ValueError(msg)
 
     def _check_stride(self, window: int) -> None:
         if not 0 <= self.stride < window:
@@ -323,40 +368,40 @@ class SplitReader:
     def _bit_table(self) -> Tensor:
         return binarise.bit_table(self.model.dtype, self.model.device)
 
-    def _decode(self, passages: Sequence[Passage]) -> Tensor:
-        """(all tokens of all passages, d) approximate states."""
+    def _decode(self, codes: _Codes, first: int, last: int) -> Tensor:
+        """(last - first, d) approximate states of tokens first to last - 1."""
         device, bits = self.model.device, self.model.config.bits or 0
-        ids = _concatenate([passage.ids for passage in passages], (0,), np.int32)
-        prior = self._prior_table[torch.from_numpy(ids).to(device)]
-        kept = _concatenate([passage.kept for passage in passages], (0,), np.bool_)
-        packed = torch.from_numpy(_concatenate([passage.codes for passage in passages], (0, -(-bits // 8)))).to(device)
-        code = binarise.unpack_bits(packed, bits, self._bit_table)
+        prior = self._prior_table[torch.from_numpy(codes.ids[first:last]).to(device)]
+        kept = codes.kept[first:last]
+        packed = codes.codes[codes.before[first] : codes.before[last]]
+        code = binarise.unpack_bits(torch.from_numpy(packed).to(device), bits, self._bit_table)
         if not kept.all():
-            all_bits = code.new_zeros((len(ids), bits))
+            all_bits = code.new_zeros((len(kept), bits))
             all_bits[torch.from_numpy(kept).to(device)] = code
             code = all_bits
-        scales = None
-        if any(passage.scales is not None for passage in passages):
-            found = [p.scales for p in passages if p.scales is not None]
-            scales = torch.from_numpy(_concatenate(found, (0,))).to(device)
+        scales = None if codes.scales is None else torch.from_numpy(codes.scales[first:last]).to(device)
         return self.model.decode(prior, code, scales)
 
-    def _upper(self, asked: Tensor, states: Tensor, rows: _Rows, batch: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Start and end logits (rows, tokens) of the windows in a batch."""
+    def _upper(self, asked: Tensor, states: Tensor, offset: np.ndarray, count: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Start and end logits (rows, tokens) of windows: they begin at `offset` in the states, with `count` tokens."""
         device = states.device
-        length = torch.from_numpy(rows.length[batch]).to(device)
-        place = torch.arange(int(rows.length[batch].max()), device=device)
+        length = torch.from_numpy(count).to(device)
+        place = torch.arange(int(count.max()), device=device)
         present = place[None] < length[:, None]
-        source = (torch.from_numpy(rows.offset[batch]).to(device)[:, None] + place).clamp(max=len(states) - 1)
-        joint = torch.cat([asked.expand(len(batch), -1, -1), states[source]], 1)
+        source = (torch.from_numpy(offset).to(device)[:, None] + place).clamp(max=len(states) - 1)
+        joint = torch.cat([asked.expand(len(count), -1, -1), states[source]], 1)
         mask = None
         if not bool(present.all()):
-            mask = torch.cat([present.new_ones((len(batch), asked.shape[1])), present], 1).long()
+            mask = torch.cat([present.new_ones((len(count), asked.shape[1])), present], 1).long()
         upper = self.model.upper(joint, mask)[:, asked.shape[1] :]
         return self.model.span_logits(upper)
 
     def _spans(
-        self, logits: Iterator[tuple[np.ndarray, Tensor, Tensor]], rows: _Rows, count: int, max_answer_length: int | None
+        self,
+        logits: Iterator[tuple[np.ndarray, Tensor, Tensor]],
+        rows: _Rows,
+        count: int,
+        max_answer_length: int | None,
     ) -> Spans:
         """The best spans of each window, in the order of the windows."""
         found: list[list[np.ndarray]] = [[] for _ in rows.length]
@@ -381,7 +426,7 @@ class SplitReader:
 
     def _batches(self, lengths: np.ndarray, beside: int, max_rows: int | None) -> Iterator[np.ndarray]:
         """Rows of like length together, longest first, each batch within the token budget."""
-        budget = BATCH_TOKENS.get(self.model.device.type, BATCH_TOKENS["cuda"])
+        budget = self._token_budget()
         order = np.argsort(-lengths, kind="stable")
         first = 0
         while first < len(order):
@@ -389,6 +434,10 @@ class SplitReader:
             size = fitting if max_rows is None else min(fitting, max_rows)
             yield order[first : first + size]
             first += size
+
+    def _token_budget(self) -> int:
+        """Most tokens that are run at a time."""
+        return BATCH_TOKENS.get(self.model.device.type, BATCH_TOKENS["cuda"])
 
 
 def _rows_of(passages: Sequence[Passage]) -> _Rows:
@@ -399,31 +448,56 @@ def _rows_of(passages: Sequence[Passage]) -> _Rows:
     return _Rows(np.repeat(np.arange(len(passages)), counts), whole[:, 0], ends - whole[:, 1], whole[:, 1])
 
 
+def _codes_of(passages: Sequence[Passage]) -> _Codes:
+    kept = _concatenate([passage.kept for passage in passages], (0,), np.bool_)
+    scales = [passage.scales for passage in passages if passage.scales is not None]
+    return _Codes(
+        ids=_concatenate([passage.ids for passage in passages], (0,), np.int32),
+        kept=kept,
+        before=np.concatenate([[0], np.cumsum(kept)]),
+        codes=_concatenate([passage.codes for passage in passages], (0, 0)),
+        scales=np.concatenate(scales) if scales else None,
+    )
+
+
+def _groups(lengths: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """First row and the one behind the last of groups that have at most so many tokens, one row at the least."""
+    ends, first = np.cumsum(lengths), 0
+    while first < len(lengths):
+        room = most + (ends[first - 1] if first else 0)
+        last = max(first + 1, int(np.searchsorted(ends, room, side="right")))
+        yield first, last
+        first = last
+
+
 def _concatenate(arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype: Any = np.uint8) -> np.ndarray:
     """Arrays joined along the first axis, always a fresh writable one; `empty` is the shape where there are none."""
     return np.concatenate(arrays) if arrays else np.zeros(empty, dtype)
 
 
 def _digest_of_files(folder: str, config: BTRConfig, tokenizer: Any, where: dict[str, Any]) -> str | None:
-    """Digest of the weights as they lie in the checkpoint, whatever dtype they are loaded in; None without such files."""
+    """Digest of the weights as they lie in the file, whatever dtype they are loaded in; None without such a file."""
     path = cached_file(folder, "model.safetensors", _raise_exceptions_for_missing_entries=False, **where)
     if path is None:
         return None
     with safe_open(path, framework="pt") as file:
-        return _digest({name: file.get_tensor(name) for name in file.keys()}, config, tokenizer)  # noqa: SIM118
+        return _digest({name: file.get_tensor(name) for name in file.keys()}, config, tokenizer)
 
 
 def _digest(weights: dict[str, Tensor], config: BTRConfig, tokenizer: Any) -> str:
     """Hash of all that decides codes and their decoding: lower layers, embeddings, binariser, tokenizer, settings."""
     digest = hashlib.blake2b(digest_size=16)
-    upper = tuple(f".{name}.{i}." for name in ("block", "layer") for i in range(config.k, config.encoder.num_hidden_layers))
+    name_of_layer = "block" if config.encoder.model_type == "t5" else "layer"  # T5's "layer" is a part of a block
+    upper = tuple(f".{name_of_layer}.{i}." for i in range(config.k, config.encoder.num_hidden_layers))
     for name in sorted(weights.keys() - {"encoder.encoder.embed_tokens.weight"}):  # T5 ties it to encoder.shared
         below = name.startswith(("encoder.", "binariser.")) and not any(part in name for part in upper)
         if below and "final_layer_norm" not in name and "pooler" not in name:
             tensor = weights[name].detach().cpu().contiguous()
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.view(torch.uint8).numpy())
-    settings = {name: getattr(config, name) for name in ("k", "bits", "code", "scale", "stop_tokens", "max_query_length")}
+            digest.update(tensor.view(torch.uint8).numpy().data)
+    settings = {
+        name: getattr(config, name) for name in ("k", "bits", "code", "scale", "stop_tokens", "max_query_length")
+    }
     rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
     digest.update(json.dumps([settings, rules], sort_keys=True).encode())
     return digest.hexdigest()

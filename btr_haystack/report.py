@@ -6,13 +6,11 @@
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
-
 from btr_haystack.errors import StoreError
 from btr_haystack.record import part_bytes, unpack
 from btr_haystack.stores import Store
 
-_RECORDS_A_READ = 1000
+_RECORDS_A_READ = 100
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,7 @@ def report(store: Store) -> StoreReport:
     """
     Reads a whole store and adds up what its parts take.
 
+    >>> import numpy as np
     >>> from btr_haystack.fingerprint import Fingerprint
     >>> from btr_haystack.passage import Passage
     >>> from btr_haystack.record import pack, passage_key
@@ -75,8 +74,7 @@ def report(store: Store) -> StoreReport:
     >>> print(report(store))
     1 passages, 4 tokens, 49 bytes: 12.2 bytes a token, everything counted (float32 states: 128, float16: 64)
 
-    :param store: an open store whose fingerprint describes the `width` of the model's states. Right after writing to
-        an SQLite store, its log counts too; compact it, or close it and open it again, for its lasting size.
+    :param store: an open store whose fingerprint describes the `width` of the model's states.
     :returns: the sizes.
     :raises RecordError: if a record is damaged.
     :raises StoreError: if the store cannot be read, or its fingerprint gives no width.

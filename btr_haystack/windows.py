@@ -11,7 +11,7 @@ import numpy as np
 
 from btr_haystack.errors import ModelError
 
-_SURROGATES = {point: 0xFFFD for point in range(0xD800, 0xE000)}
+_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 
 
 @dataclass(frozen=True, slots=True)

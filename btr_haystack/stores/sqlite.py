@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakSet
 
@@ -28,7 +28,11 @@ _TABLES = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE records (key BLOB PRIMARY KEY NOT NULL, record BLOB NOT NULL)",
 )
-_PUT = "INSERT INTO records (key, record) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET record = excluded.record"
+# finds a row by the index, then asks the row itself for its key: a damaged index must not give a wrong passage
+_GET = """
+    SELECT CAST(record AS BLOB) FROM records
+    WHERE rowid = (SELECT rowid FROM records WHERE key = ?) AND +key = ?
+"""
 _ADVICE = {
     "SQLITE_BUSY": f"Another process has been writing for more than {_BUSY_SECONDS} s; try again when it is done.",
     "SQLITE_CANTOPEN": "See that the file and its folder may be read and written.",
@@ -93,15 +97,19 @@ class SQLiteStore(Store):
         _open_stores.add(self)
         try:
             self.fingerprint = self._open(fingerprint)
+        except UnicodeDecodeError as error:  # SQLite quotes the damage
+            self.close()
+            msg = f"{self.path}: {_ADVICE['SQLITE_CORRUPT']}"
+            raise StoreError(msg) from error
         except BaseException:
             self.close()
             raise
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Store`."""
-        wanted = [(key,) for key in checked_keys(keys)]
+        wanted = [(key, key) for key in checked_keys(keys)]
         with self._snapshot() as connection:
-            rows = [connection.execute("SELECT record FROM records WHERE key = ?", key).fetchone() for key in wanted]
+            rows = [connection.execute(_GET, key).fetchone() for key in wanted]
         return [None if row is None else row[0] for row in rows]
 
     def put_many(self, items: Iterable[tuple[bytes, bytes]]) -> None:
@@ -111,7 +119,7 @@ class SQLiteStore(Store):
         Other writers wait until the last item is written, and give up after a minute: encode first, then put.
         """
         with self._transaction() as connection:
-            connection.executemany(_PUT, checked_items(items))
+            connection.executemany("REPLACE INTO records (key, record) VALUES (?, ?)", checked_items(items))
 
     def delete_many(self, keys: Sequence[bytes]) -> int:
         """See `Store`."""
@@ -143,8 +151,11 @@ class SQLiteStore(Store):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def file_bytes(self) -> int:
-        """See `Store`. Records in the log count twice until the store is compacted, or closed by whoever has it open."""
-        self._check_open()
+        """See `Store`. The log goes into the file first, unless somebody is using it; then its records count twice."""
+        with self._use(self._reader) as connection, suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
         return sum(_size(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm"))
 
     def close(self) -> None:

@@ -131,7 +131,9 @@ class PairDataset(Dataset[Group]):
         return self._epochs[number]
 
     def _group(self, members: list[int], rng: random.Random) -> Group:
-        starts = [rng.choice(window_starts(len(self.tokens[i].ids), self.window, self.window // 2) or [0]) for i in members]
+        starts = [
+            rng.choice(window_starts(len(self.tokens[i].ids), self.window, self.window // 2) or [0]) for i in members
+        ]
         passages = [
             self.tokens[i].ids[first : first + self.window] + list(self.frame.closing)
             for i, first in zip(members, starts, strict=True)
@@ -155,7 +157,7 @@ class PairDataset(Dataset[Group]):
         return Group(passages, pairs)
 
     def _answer(self, paragraph: int, first: int, answers: tuple[tuple[str, int], ...]) -> tuple[int, int]:
-        """First and last token of the answer in the window that begins at token `first`; -1, -1 where it is not inside."""
+        """First and last token of the answer in the window from token `first`; -1, -1 where it is not inside."""
         if not answers:
             return -1, -1
         text, begin = answers[0]

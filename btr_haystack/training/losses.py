@@ -24,10 +24,13 @@ def span_loss(start: Tensor, end: Tensor, allowed: Tensor, targets: Tensor) -> T
     return F.cross_entropy(both.flatten(0, 1), targets.flatten())
 
 
-def shared_span_loss(start: Tensor, end: Tensor, inside: Tensor, targets: Tensor, group: Tensor, answered: Tensor) -> Tensor:
+def shared_span_loss(
+    start: Tensor, end: Tensor, inside: Tensor, targets: Tensor, group: Tensor, answered: Tensor
+) -> Tensor:
     """
-    Cross entropy over the passage tokens of all rows of a question, so that scores compare across passages
-    (shared normalisation: Clark and Gardner, 2018).
+    Cross entropy over the passage tokens of all rows of a question, so that scores compare across passages.
+
+    This is the shared normalisation of Clark and Gardner (2018).
 
     :param start: (rows, tokens) logits.
     :param end: (rows, tokens) logits.
@@ -65,7 +68,7 @@ def imitation_loss(logits: Tensor, teacher: Tensor, allowed: Tensor) -> Tensor:
 
 def distillation_loss(states: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor:
     """
-    Squared error between upper states and the teacher's on chosen tokens, relative to the teacher's (paper, section 3.4).
+    Squared error to the teacher's upper states on chosen tokens, relative to their size (paper, section 3.4).
 
     :param states: (rows, tokens, d).
     :param teacher: (rows, tokens, d).

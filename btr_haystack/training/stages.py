@@ -79,7 +79,7 @@ class StageSettings:
     negatives: float = 1.0
     window: int = 256
     learning_rate: float = 3e-4
-    head_learning_rate: float = 1e-3
+    head_learning_rate: float = 5e-4
     warmup: int = 50
     validation: float = 0.02
     save_every: int = 200
@@ -118,15 +118,24 @@ def run_stage(settings: StageSettings) -> Path:
         raise DataError(msg)
     tokenizer = AutoTokenizer.from_pretrained(settings.base)
     model = _start(settings, tokenizer, [paragraph.text for paragraph in training])
-    teacher = BTRForQuestionAnswering.from_pretrained(settings.teacher, dtype=torch.float32) if settings.teacher else None
-    frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
-    sizes = {"passages": settings.passages, "questions": settings.questions, "negatives": settings.negatives}
-    common = {"window": settings.window, "max_query_length": model.config.max_query_length, "seed": settings.seed, **sizes}
-    devices = max(torch.cuda.device_count(), 1)
-    dataset = PairDataset(
-        training, tokenizer, frame, length=settings.steps * settings.groups * devices, **common
+    teacher = (
+        BTRForQuestionAnswering.from_pretrained(settings.teacher, dtype=torch.float32) if settings.teacher else None
     )
-    validation = PairDataset(held_out, tokenizer, frame, length=40, **common) if held_out else None
+    frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
+    groups = partial(
+        PairDataset,
+        tokenizer=tokenizer,
+        frame=frame,
+        passages=settings.passages,
+        questions=settings.questions,
+        negatives=settings.negatives,
+        window=settings.window,
+        max_query_length=model.config.max_query_length,
+        seed=settings.seed,
+    )
+    devices = max(torch.cuda.device_count(), 1)
+    dataset = groups(training, length=settings.steps * settings.groups * devices)
+    validation = groups(held_out, length=40) if held_out else None
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=settings.steps,
@@ -142,6 +151,7 @@ def run_stage(settings: StageSettings) -> Path:
         eval_strategy="steps" if validation else "no",
         eval_steps=500,
         prediction_loss_only=True,
+        label_names=["answers"],
         save_steps=settings.save_every,
         save_total_limit=1,
         remove_unused_columns=False,

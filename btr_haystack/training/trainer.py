@@ -57,6 +57,12 @@ class Places:
     targets: Tensor
     answered: Tensor
 
+    def rows(self, chosen: Tensor) -> "Places":
+        """The rows where `chosen` (rows,) bool is true, as wide as they need to be."""
+        width = int(self.mask[chosen].sum(1).max())
+        cut = {name: getattr(self, name)[chosen, :width] for name in ("ids", "mask", "segments", "inside", "allowed")}
+        return Places(targets=self.targets[chosen], answered=self.answered[chosen], **cut)
+
 
 def places_of(batch: dict[str, Tensor], frame: Frame, *, null_first: bool, pad: int) -> Places:
     """Joint rows and target places of a batch of `collate`."""
@@ -88,18 +94,23 @@ class ReaderTrainer(Trainer):
     """
 
     def __init__(
-        self, *args: Any, teacher: BTRForQuestionAnswering | None, frame: Frame, pad: int, weights: Weights, **kwargs: Any
+        self,
+        *args: Any,
+        teacher: BTRForQuestionAnswering | None,
+        frame: Frame,
+        pad: int,
+        weights: Weights,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.teacher = teacher.eval().requires_grad_(False).to(self.args.device) if teacher else None
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float32
+        self.teacher = teacher.eval().requires_grad_(False).to(self.args.device, dtype) if teacher else None
         self.frame = frame
         self.pad = pad
         self.weights = weights
         self._parts: dict[str, list[Tensor]] = {}
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any  # noqa: FBT001, FBT002
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
         """Sum of the losses of this stage."""
         unwrapped: BTRForQuestionAnswering = self.accelerator.unwrap_model(model)
         places = places_of(inputs, self.frame, null_first=unwrapped.family.null_first, pad=self.pad)
@@ -112,13 +123,16 @@ class ReaderTrainer(Trainer):
         parts["shared"] = self.weights.shared * losses.shared_span_loss(
             start, end, places.inside, places.targets, inputs["group"], places.answered
         )
-        if self.teacher is not None:
-            theirs, attention = self._ask_teacher(places)
-            agree = losses.imitation_loss(start, theirs.start_logits, places.allowed)
-            agree = agree + losses.imitation_loss(end, theirs.end_logits, places.allowed)
+        if self.teacher is not None and bool(places.answered.any()):
+            taught = places.rows(places.answered)  # where there is nothing to find, the task says all there is to say
+            theirs, attention = self._ask_teacher(taught)
+            rows, width = places.answered, taught.ids.shape[1]
+            agree = losses.imitation_loss(start[rows, :width], theirs.start_logits, taught.allowed)
+            agree = agree + losses.imitation_loss(end[rows, :width], theirs.end_logits, taught.allowed)
             parts["imitation"] = self.weights.imitation * agree / 2
-            chosen = losses.most_attended(attention, places.inside, self.weights.attended)
-            parts["distillation"] = self.weights.distillation * losses.distillation_loss(out.states, theirs.states, chosen)
+            chosen = losses.most_attended(attention, taught.inside, self.weights.attended)
+            distance = losses.distillation_loss(out.states[rows, :width], theirs.states, chosen)
+            parts["distillation"] = self.weights.distillation * distance
         if out.recovery is not None:
             parts["recovery"] = self.weights.recovery * out.recovery
         for name, value in parts.items():
@@ -140,8 +154,7 @@ class ReaderTrainer(Trainer):
             for name, module in (("query", query), ("key", key))
         ]
         try:
-            with self.accelerator.autocast():
-                out = teacher(input_ids=places.ids, attention_mask=places.mask, token_type_ids=places.segments)
+            out = teacher(input_ids=places.ids, attention_mask=places.mask, token_type_ids=places.segments)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -1,0 +1,155 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Time of one question: BTRReader against Haystack's TransformersExtractiveReader, same weights, same run.
+
+Both readers get the same documents (BM25's best among the shipped Wikipedia passages) in turn, A B A B ..., in float32
+and one process; the whole `run` call is timed, store reads and decoding included. Medians over questions and repeats.
+
+    python benchmarks/reading.py --output results/reading.json
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from haystack import Document
+from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack.utils import ComponentDevice
+
+from btr_cli.corpus import shipped_documents, shipped_questions
+from btr_haystack import default_model_path
+from btr_haystack.reader import SplitReader
+from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
+from haystack_integrations.components.readers.transformers import TransformersExtractiveReader
+
+PASSAGES = (1, 10, 40, 100)
+
+
+def main() -> None:
+    """Print a table; write the figures as JSON where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(default_model_path()), help="folder of a BTR model")
+    parser.add_argument("--passages", type=int, nargs="+", default=PASSAGES)
+    parser.add_argument("--questions", type=int, default=5, help="how many of the shipped questions")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+
+    documents = shipped_documents()
+    questions = [one["question"] for one in shipped_questions()][: options.questions]
+    with tempfile.TemporaryDirectory() as folder:
+        device = ComponentDevice.from_str(options.device)
+        store = BinaryTokenStore(model=options.model, url=f"sqlite:///{folder}/passages.db", device=device)
+        store.write_documents(documents)
+        ours = BTRReader(model=options.model, device=device, token_store=store)
+        theirs = TransformersExtractiveReader(
+            model=options.model, device=device, model_kwargs={"dtype": "float32"}, token=None
+        )
+        rows = []
+        for count in options.passages:
+            found = retrieved(documents, questions, count)
+            row = compare(ours, theirs, found, options.repeats)
+            rows.append({"passages": count, **row, "parts_ms": parts(ours, found)})
+            print_row(rows[-1])
+        figures = {"machine": machine(), "threads": torch.get_num_threads(), "device": options.device, "rows": rows}
+        figures["bytes_a_token"] = store.report().bytes_per_token
+        store.close()
+    if options.output:
+        options.output.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def retrieved(documents: list[Document], questions: list[str], count: int) -> list[tuple[str, list[Document]]]:
+    """Each question with the passages that BM25 ranks highest."""
+    store = InMemoryDocumentStore()
+    store.write_documents(documents)
+    retriever = InMemoryBM25Retriever(store, top_k=count)
+    return [(question, retriever.run(query=question)["documents"]) for question in questions]
+
+
+def compare(ours: Any, theirs: Any, found: list[tuple[str, list[Document]]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of both readers and the median of the ratios, pair by pair."""
+    pairs = []
+    for reader in (ours, theirs):
+        reader.run(query=found[0][0], documents=found[0][1])
+    for _ in range(repeats):
+        for query, documents in found:
+            pairs.append((timed(ours, query, documents), timed(theirs, query, documents)))
+    return {
+        "btr_ms": 1e3 * statistics.median(a for a, _ in pairs),
+        "upstream_ms": 1e3 * statistics.median(b for _, b in pairs),
+        "times_faster": statistics.median(b / a for a, b in pairs),
+    }
+
+
+def timed(reader: Any, query: str, documents: list[Document]) -> float:
+    """Seconds of one whole `run`."""
+    start = time.perf_counter()
+    reader.run(query=query, documents=documents)
+    return time.perf_counter() - start
+
+
+def parts(reader: BTRReader, found: list[tuple[str, list[Document]]]) -> dict[str, float]:
+    """Median milliseconds of the stages inside `run`; what is not listed is in "rest"."""
+    totals: dict[str, list[float]] = defaultdict(list)
+    stages = {"question": "_question", "decode": "_decode", "upper layers": "_upper"}
+    spent: dict[str, float] = defaultdict(float)
+
+    def clocked(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                spent[name] += time.perf_counter() - start
+
+        return run
+
+    with ExitStack() as stack:
+        for name, method in stages.items():
+            stack.enter_context(patch.object(SplitReader, method, clocked(name, getattr(SplitReader, method))))
+        for query, documents in found:
+            spent.clear()
+            whole = timed(reader, query, documents)
+            for name in stages:
+                totals[name].append(spent[name])
+            totals["rest (store, unpacking, spans, answers)"].append(whole - sum(spent.values()))
+    return {name: 1e3 * statistics.median(seconds) for name, seconds in totals.items()}
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """One line a number of passages."""
+    stages = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in row["parts_ms"].items())
+    print(
+        f"{row['passages']:4d} passages: {row['times_faster']:.2f} times faster "
+        f"({row['btr_ms']:.1f} ms against {row['upstream_ms']:.1f} ms); {stages}",
+        flush=True,
+    )
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    return f"{model}, {os.cpu_count()} cores, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()

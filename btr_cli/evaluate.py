@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""`btr evaluate`: exact match and F1 of a reader beside its teacher, on the same questions."""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from haystack import Document
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from btr_cli.pipelines import put_question, question_pipeline
+from btr_haystack.metrics import exact_match, f1
+from btr_haystack.squad import Paragraph, Question, read_squad
+from haystack_integrations.components.readers.btr import BTRReader
+
+Asked = tuple[Paragraph, Question]
+
+
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="SQuAD-format file, plain or gzip.")],
+    model: Annotated[
+        list[str] | None, typer.Option(help="Reader; may be given again. Default: the shipped one.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Folder of the teacher: percentages are of its figures.")] = None,
+    mode: Annotated[str, typer.Option(help="gold (the question's paragraph), open (BM25 over all) or both.")] = "both",
+    sample: Annotated[int | None, typer.Option(help="Questions, drawn with the seed; default: all.")] = None,
+    open_sample: Annotated[int | None, typer.Option(help="Questions of the open task; default: as sample.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    top_k: Annotated[int, typer.Option(help="Passages retrieved in the open task.")] = 10,
+    max_answer_length: Annotated[int | None, typer.Option(help="Most tokens of an answer; 0: no limit.")] = 30,
+    output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+) -> None:
+    """
+    Exact match and F1, gold and open, of readers and their teacher on the same questions.
+    """
+    if mode not in ("gold", "open", "both"):
+        msg = f"mode is {mode!r}; expected gold, open or both"
+        raise ValueError(msg)
+    paragraphs = read_squad(data)
+    names = ([teacher] if teacher else []) + (model or ["default"])
+    rows: list[dict[str, Any]] = []
+    for task in ("gold", "open") if mode == "both" else (mode,):
+        asked = drawn(paragraphs, open_sample if task == "open" and open_sample else sample, seed)
+        for name in names:
+            options = {} if name == "default" else {"model": name}
+            reader = BTRReader(**options, top_k=1, no_answer=False, max_answer_length=max_answer_length or None)
+            ask = on_gold(reader) if task == "gold" else on_retrieved(reader, paragraphs, top_k)
+            rows.append({"task": task, "model": name, **score(asked, ask, f"{task} {Path(name).name}")})
+            reader.close()
+    base = {row["task"]: row for row in rows if row["model"] == teacher}
+    for row in rows:
+        if row["task"] in base:
+            row["share_of_teacher_f1"] = row["f1"] / base[row["task"]]["f1"]
+    Console().print(as_table(rows, f"{data.name}, seed {seed}"))
+    if output:
+        output.write_text(json.dumps({"data": data.name, "seed": seed, "top_k": top_k, "rows": rows}, indent=1) + "\n")
+
+
+def drawn(paragraphs: list[Paragraph], sample: int | None, seed: int) -> list[Asked]:
+    """
+    The answerable questions with their paragraphs, or a sample of them; neighbours stay together.
+
+    :param sample: number of questions; None for all.
+    :param seed: of the choice.
+    """
+    asked = [(paragraph, question) for paragraph in paragraphs for question in paragraph.questions if question.answers]
+    if sample is None or sample >= len(asked):
+        return asked
+    return [asked[i] for i in sorted(random.Random(seed).sample(range(len(asked)), sample))]  # noqa: S311
+
+
+def on_gold(reader: BTRReader) -> Callable[[Asked], str]:
+    """Answers from the question's own paragraph."""
+
+    def ask(asked: Asked) -> str:
+        answers = reader.run(query=asked[1].text, documents=[Document(content=asked[0].text)])["answers"]
+        return answers[0].data or "" if answers else ""
+
+    return ask
+
+
+def on_retrieved(reader: BTRReader, paragraphs: list[Paragraph], top_k: int) -> Callable[[Asked], str]:
+    """Answers from the paragraphs that BM25 finds among all of the file, in a Haystack pipeline."""
+    documents = [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in paragraphs)]
+    pipeline = question_pipeline(documents, reader, top_k)
+
+    def ask(asked: Asked) -> str:
+        answers = put_question(pipeline, asked[1].text)["answers"]
+        return answers[0].data or "" if answers else ""
+
+    return ask
+
+
+def score(asked: list[Asked], ask: Callable[[Asked], str], label: str) -> dict[str, Any]:
+    """Mean exact match and F1 in percent, and milliseconds a question."""
+    matches, overlaps = 0.0, 0.0
+    start = time.perf_counter()
+    for one in track(asked, description=label):
+        golds = [text for text, _ in one[1].answers]
+        prediction = ask(one)
+        matches += exact_match(prediction, golds)
+        overlaps += f1(prediction, golds)
+    count = max(len(asked), 1)
+    seconds = time.perf_counter() - start
+    return {
+        "questions": len(asked),
+        "em": 100 * matches / count,
+        "f1": 100 * overlaps / count,
+        "ms": 1e3 * seconds / count,
+    }
+
+
+def as_table(rows: list[dict[str, Any]], title: str) -> Table:
+    """The figures for people."""
+    table = Table(title=title)
+    for name in ("task", "model", "questions", "EM", "F1", "of teacher's F1", "ms a question"):
+        table.add_column(name, justify="left" if name in ("task", "model") else "right")
+    for row in rows:
+        share = f"{100 * row['share_of_teacher_f1']:.1f} %" if "share_of_teacher_f1" in row else ""
+        numbers = (str(row["questions"]), f"{row['em']:.2f}", f"{row['f1']:.2f}", share, f"{row['ms']:.1f}")
+        table.add_row(row["task"], Path(row["model"]).name, *numbers)
+    return table

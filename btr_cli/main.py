@@ -1,0 +1,35 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The `btr` command."""
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+
+from btr_cli.ask import ask
+from btr_cli.demo import demo
+from btr_cli.evaluate import evaluate
+from btr_cli.train import train
+from btr_haystack.errors import BTRError
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="Binary token representations for Haystack."
+)
+app.command()(train)
+app.command()(evaluate)
+app.command()(ask)
+app.command()(demo)
+
+
+def main() -> None:
+    """Run the command; a failure that has a name is told in a line, not in a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        app()
+    except (BTRError, ValueError, FileNotFoundError) as error:
+        Console(stderr=True).print(f"[red]btr:[/red] {error}")
+        sys.exit(1)

@@ -1,0 +1,34 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The pipeline of the command line: BM25 in memory, then a reader."""
+
+from typing import Any
+
+from haystack import Document, Pipeline
+from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+
+def question_pipeline(documents: list[Document], reader: Any, top_k: int) -> Pipeline:
+    """
+    Retrieve with BM25, then read.
+
+    :param documents: what is searched.
+    :param reader: a reader component.
+    :param top_k: passages retrieved.
+    """
+    store = InMemoryDocumentStore()
+    store.write_documents(documents)
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", InMemoryBM25Retriever(store, top_k=top_k))
+    pipeline.add_component("reader", reader)
+    pipeline.connect("retriever.documents", "reader.documents")
+    return pipeline
+
+
+def put_question(pipeline: Pipeline, question: str) -> dict[str, Any]:
+    """The reader's outputs for one question."""
+    outputs: dict[str, Any] = pipeline.run({"retriever": {"query": question}, "reader": {"query": question}})["reader"]
+    return outputs

@@ -1,0 +1,54 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""`btr train`: one stage of training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from btr_haystack.training.stages import StageSettings, Weights, run_stage
+
+
+def train(
+    stage: Annotated[str, typer.Argument(help="teacher, decomposed or binarised")],
+    base: Annotated[str, typer.Option(help="Folder or hub id to start from.")],
+    output: Annotated[Path, typer.Option(help="Folder of the new model; resumes from the checkpoints in it.")],
+    data: Annotated[list[Path], typer.Option(help="SQuAD-format file, plain or gzip; may be given again.")],
+    teacher: Annotated[Path | None, typer.Option(help="Folder of the teacher (stages 2 and 3).")] = None,
+    k: Annotated[int, typer.Option(help="Lower layers, which see a passage alone.")] = 6,
+    bits: Annotated[int, typer.Option(help="Bits a token (stage 3).")] = 128,
+    code: Annotated[str, typer.Option(help="residual, or sign (the paper's).")] = "residual",
+    scale: Annotated[str, typer.Option(help="predicted, or stored in a byte a token.")] = "predicted",
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
+    groups: Annotated[int, typer.Option(help="Groups of passages a step and device.")] = 1,
+    passages: Annotated[int, typer.Option(help="Passages a group.")] = 4,
+    questions: Annotated[int, typer.Option(help="Questions a passage, at most.")] = 4,
+    negatives: Annotated[float, typer.Option(help="Wrong passages a question, on average.")] = 1.0,
+    window: Annotated[int, typer.Option(help="Most tokens of a passage.")] = 256,
+    learning_rate: Annotated[float, typer.Option(help="Of the encoder.")] = 3e-4,
+    head_learning_rate: Annotated[float, typer.Option(help="Of span head and codes.")] = 5e-4,
+    warmup: Annotated[int, typer.Option(help="Steps over which the rates rise.")] = 50,
+    validation: Annotated[float, typer.Option(help="Share of the articles held out.")] = 0.02,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = True,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    shared: Annotated[float, typer.Option(help="Weight: spans competing across passages.")] = Weights.shared,
+    imitation: Annotated[float, typer.Option(help="Weight: the teacher's spans.")] = Weights.imitation,
+    distillation: Annotated[float, typer.Option(help="Weight: the teacher's upper states.")] = Weights.distillation,
+    attended: Annotated[float, typer.Option(help="Share of tokens that distillation looks at.")] = Weights.attended,
+    recovery: Annotated[float, typer.Option(help="Weight: a state against its code.")] = Weights.recovery,
+) -> None:
+    """
+    Train a teacher, then decompose it, then binarise it; on CPU or GPU, resumed when run again.
+    """
+    settings = StageSettings(
+        stage=stage, base=base, output=str(output), data=tuple(map(str, data)),
+        teacher=str(teacher) if teacher else None, k=k, bits=bits, code=code, scale=scale, steps=steps, groups=groups,
+        passages=passages, questions=questions, negatives=negatives, window=window, learning_rate=learning_rate,
+        head_learning_rate=head_learning_rate, warmup=warmup, validation=validation, save_every=save_every, bf16=bf16,
+        seed=seed, weights=Weights(shared, imitation, distillation, recovery, attended),
+    )  # fmt: skip
+    typer.echo(f"saved {run_stage(settings)}")

@@ -1,0 +1,10 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Haystack components that read passages from binary token representations."""
+
+from haystack_integrations.components.readers.btr.binary_token_store import BinaryTokenStore
+from haystack_integrations.components.readers.btr.btr_reader import BTRReader
+
+__all__ = ["BTRReader", "BinaryTokenStore"]

@@ -1,0 +1,142 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""From scored token spans to Haystack answers: the rules of Haystack's extractive reader."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from haystack import Document, ExtractedAnswer, logging
+
+from btr_haystack.reader import Spans
+from btr_haystack.windows import token_offsets
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRules:
+    """Which answers are given, and how they are scored; `BTRReader` tells what each means."""
+
+    top_k: int
+    score_threshold: float | None
+    no_answer: bool
+    calibration_factor: float
+    overlap_threshold: float | None
+
+
+def candidates(
+    spans: Spans, documents: Sequence[Document], tokenizer: Any, query: str, calibration_factor: float
+) -> Iterator[ExtractedAnswer]:
+    """
+    Turn spans into answers one by one, best first, so that only the documents that are looked at are tokenised.
+
+    :param spans: of `documents`, by number.
+    :param documents: with text.
+    :param tokenizer: of the reader.
+    :param query: the question.
+    :param calibration_factor: probability of a span = sigmoid(factor x score).
+    """
+    scores = torch.sigmoid(torch.from_numpy(spans.score) * calibration_factor).numpy()
+    offsets: dict[int, np.ndarray] = {}
+    for i in np.argsort(-scores, kind="stable").tolist():
+        if not scores[i] > 0:
+            return
+        number = int(spans.passage[i])
+        document = documents[number]
+        text = document.content or ""
+        if number not in offsets:
+            offsets[number] = token_offsets(tokenizer, text)
+        start, end = int(offsets[number][spans.start[i], 0]), int(offsets[number][spans.end[i], 1])
+        yield ExtractedAnswer(
+            query=query,
+            data=text[start:end],
+            document=document,
+            score=float(scores[i]),
+            document_offset=ExtractedAnswer.Span(start, end),
+            meta={},
+        )
+
+
+def choose(answers: Iterable[ExtractedAnswer], query: str, rules: AnswerRules) -> list[ExtractedAnswer]:
+    """
+    Choose among candidates, and say how likely it is that none of the chosen is right.
+
+    :param answers: best first.
+    :param query: the question.
+    :param rules: how.
+    :returns: best first.
+    """
+    kept = [with_page_number(answer) for answer in islice(distinct(answers, rules.overlap_threshold), rules.top_k)]
+    if rules.no_answer:
+        none_right = math.prod(1 - answer.score for answer in kept)
+        kept.append(ExtractedAnswer(query=query, data=None, document=None, score=none_right, meta={}))
+    kept.sort(key=lambda answer: answer.score, reverse=True)
+    if rules.score_threshold is None:
+        return kept
+    return [answer for answer in kept if answer.score >= rules.score_threshold]
+
+
+def distinct(answers: Iterable[ExtractedAnswer], threshold: float | None) -> Iterator[ExtractedAnswer]:
+    """
+    Leave out an answer that overlaps too much with an earlier one of the same document.
+
+    :param answers: best first; one without document or offset is kept.
+    :param threshold: largest part of either answer that both may share; None keeps all.
+    """
+    if threshold is None:
+        yield from answers
+        return
+    kept: dict[str, list[ExtractedAnswer.Span]] = defaultdict(list)
+    for answer in answers:
+        span = answer.document_offset
+        if answer.document is not None and span is not None:
+            earlier = kept[answer.document.id]
+            if any(_shared_part(span, other) > threshold for other in earlier):
+                continue
+            earlier.append(span)
+        yield answer
+
+
+def _shared_part(one: ExtractedAnswer.Span, other: ExtractedAnswer.Span) -> float:
+    """The part that two spans share of the shorter one; 0 where they only touch."""
+    shared = overlap(one.start, one.end, other.start, other.end)
+    return shared / min(one.end - one.start, other.end - other.start) if shared else 0.0
+
+
+def overlap(start: int, end: int, other_start: int, other_end: int) -> int:
+    """
+    Count the characters that two spans share.
+
+    >>> overlap(0, 9, 4, 20), overlap(0, 4, 4, 20)
+    (5, 0)
+    """
+    return max(0, min(end, other_end) - max(start, other_start))
+
+
+def with_page_number(answer: ExtractedAnswer) -> ExtractedAnswer:
+    r"""
+    Add the number of the page on which an answer stands, where its document gives that of its first page.
+
+    :param answer: its document marks new pages with "\f".
+    :returns: the answer, with "answer_page_number" in its meta.
+    """
+    document, span = answer.document, answer.document_offset
+    if document is None or span is None or not document.content or "page_number" not in document.meta:
+        return answer
+    first = document.meta["page_number"]
+    if not isinstance(first, int):
+        logger.warning(
+            "Document's page_number must be int but is {type}. No page number will be added to the answer.",
+            type=type(first),
+        )
+        return answer
+    page = first + document.content[: span.start].count("\f")
+    return replace(answer, meta={**(answer.meta or {}), "answer_page_number": page})

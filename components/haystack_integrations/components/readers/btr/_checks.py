@@ -1,0 +1,92 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""What both components refuse, or warn of, before any work."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from haystack import Document, logging
+from haystack.utils import ComponentDevice
+
+logger = logging.getLogger(__name__)
+
+
+def check_device(device: ComponentDevice | None, model_kwargs: dict[str, Any] | None) -> None:
+    """
+    Warn where a device is given twice.
+
+    :param device: what the component was given.
+    :param model_kwargs: what the component was given.
+    """
+    if device is not None and model_kwargs and model_kwargs.get("device_map"):
+        logger.warning(
+            "The parameters `device` and `device_map` from `model_kwargs` are both provided. "
+            "Ignoring `device` and using `device_map`."
+        )
+
+
+def check_documents(documents: Iterable[Any]) -> list[Document]:
+    """
+    Let Documents through.
+
+    :param documents: what a caller gave.
+    :returns: the same, as a list.
+    :raises TypeError: at something else.
+    """
+    if isinstance(documents, Document):
+        msg = "expected a list of Documents, not a single one"
+        raise TypeError(msg)
+    checked = list(documents)
+    for document in checked:
+        if not isinstance(document, Document):
+            msg = f"expected Documents, not {type(document).__name__}: {str(document)[:60]!r}"
+            raise TypeError(msg)
+    return checked
+
+
+def check_queries(queries: Iterable[Any]) -> None:
+    """
+    Refuse queries that are no strings.
+
+    :param queries: what a caller gave.
+    :raises TypeError: at something else.
+    """
+    if isinstance(queries, str):
+        msg = "expected a list of queries, not a single one"
+        raise TypeError(msg)
+    for query in queries:
+        if not isinstance(query, str):
+            msg = f"the query must be a string, not {type(query).__name__}"
+            raise TypeError(msg)
+
+
+def check_windows(max_seq_length: int, stride: int) -> None:
+    """
+    Refuse windows that no model can have.
+
+    :param max_seq_length: tokens of question and passage together.
+    :param stride: tokens that neighbouring windows share.
+    :raises ValueError: where a window would hold no token, or not more than the stride.
+    """
+    if max_seq_length < 1 or not 0 <= stride < max_seq_length:
+        msg = (
+            f"max_seq_length is {max_seq_length} and stride is {stride}; expected a length of 1 or more, "
+            "and a stride from 0 to less than the length"
+        )
+        raise ValueError(msg)
+
+
+def check_at_least(least: int, **values: int | None) -> None:
+    """
+    Refuse numbers that are too small.
+
+    :param least: the smallest that is allowed.
+    :param values: numbers by the names of their parameters; None passes.
+    :raises ValueError: at the first that is too small.
+    """
+    for name, value in values.items():
+        if value is not None and value < least:
+            msg = f"{name} is {value}; expected {least} or more"
+            raise ValueError(msg)

@@ -1,0 +1,90 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""What both components do with their model: load it, save and restore its settings, name it."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, TypeVar
+
+from haystack import default_from_dict, default_to_dict
+from haystack.utils import ComponentDevice, Secret
+from haystack.utils.hf import deserialize_hf_model_kwargs, serialize_hf_model_kwargs
+
+from btr_haystack.default import model_source
+from btr_haystack.reader import SplitReader
+
+T = TypeVar("T")
+
+
+def load_reader(
+    model: str,
+    *,
+    device: ComponentDevice | None,
+    token: Secret | None,
+    model_kwargs: dict[str, Any] | None,
+    max_seq_length: int,
+    stride: int,
+) -> SplitReader:
+    """
+    Load a model onto its device.
+
+    :param model: a folder, a hub id, or the name of the model that comes with btr-haystack.
+    :param device: None for the best one there is; "device_map" in `model_kwargs` goes before it.
+    :param token: for private models of the hub.
+    :param model_kwargs: for `from_pretrained`.
+    :param max_seq_length: tokens of question and passage together.
+    :param stride: tokens that neighbouring windows share.
+    :returns: the reader.
+    """
+    resolved = token.resolve_value() if token else None
+    kwargs = dict(model_kwargs or {})
+    if "torch_dtype" in kwargs:  # its older name
+        kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
+    if not kwargs.get("device_map"):
+        kwargs["device_map"] = ComponentDevice.resolve_device(device).to_hf()
+    return SplitReader.from_pretrained(
+        model_source(model), max_seq_length=max_seq_length, stride=stride, token=resolved, **kwargs
+    )
+
+
+def settings_to_dict(component: object, model_kwargs: dict[str, Any] | None, **settings: Any) -> dict[str, Any]:
+    """
+    Save a component by Haystack's default function, dtypes among the model's arguments as text.
+
+    :param component: the component.
+    :param model_kwargs: left as they are.
+    :param settings: its other arguments.
+    """
+    saved = deepcopy(model_kwargs)
+    if saved:
+        serialize_hf_model_kwargs(saved)
+    return default_to_dict(component, model_kwargs=saved, **settings)
+
+
+def settings_from_dict(cls: type[T], data: dict[str, Any]) -> T:
+    """
+    Restore a component by Haystack's default function.
+
+    :param cls: its class.
+    :param data: of `settings_to_dict`; left as it is.
+    """
+    data = deepcopy(data)
+    model_kwargs = data.get("init_parameters", {}).get("model_kwargs")
+    if model_kwargs:
+        deserialize_hf_model_kwargs(model_kwargs)
+    return default_from_dict(cls, data)
+
+
+def telemetry_name(model: str) -> str:
+    """
+    Name a model without the folders that lead to it.
+
+    :param model: a folder or a hub id.
+
+    >>> telemetry_name("deepset/tinyroberta-squad2")
+    'deepset/tinyroberta-squad2'
+    """
+    folder = Path(model)
+    return folder.name if folder.is_absolute() or folder.exists() else model

@@ -1,0 +1,112 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Passages by text: from a store where it has them, encoded where it lacks them."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from haystack import logging
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from btr_haystack.errors import BTRError, RecordError
+from btr_haystack.passage import Passage
+from btr_haystack.reader import SplitReader
+from btr_haystack.record import pack, passage_key, unpack
+from btr_haystack.stores import Store
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+CHUNK = 64  # passages that are encoded and committed at a time
+
+
+def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """
+    Cut a stream into lists.
+
+    >>> list(in_chunks("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    stream = iter(items)
+    while chunk := list(islice(stream, size)):
+        yield chunk
+
+
+def stored_passages(store: Store, keys: Iterable[bytes]) -> dict[bytes, Passage]:
+    """
+    Read the passages that a store has; a damaged one is reported and counts as missing.
+
+    :param store: an open store.
+    :param keys: of the passages.
+    """
+    keys = list(dict.fromkeys(keys))
+    found = {}
+    for key, record in zip(keys, store.get_many(keys), strict=True):
+        if record is None:
+            continue
+        try:
+            found[key] = unpack(record)
+        except RecordError as error:
+            logger.warning("Passage {key} will be encoded again. {error}", key=key.hex(), error=error)
+    return found
+
+
+class ReadThrough:
+    """
+    Passages from a store; those that it lacks are encoded and written back.
+
+    :param reader: encodes them.
+    :param opened: gives the open store.
+    :param most: passages that the store may hold; above it the oldest are dropped. None for no limit.
+    """
+
+    def __init__(self, reader: SplitReader, opened: Callable[[], Store], most: int | None = None) -> None:
+        self._reader = reader
+        self._opened = opened
+        self._most = most
+        self._told = False
+
+    def fetch(
+        self, texts: Sequence[str], *, max_rows: int | None = None, progress_bar: bool = False
+    ) -> tuple[list[Passage], int]:
+        """
+        Get the passages of some texts.
+
+        :param texts: any strings.
+        :param max_rows: most windows encoded at the same time.
+        :param progress_bar: whether to show one while encoding.
+        :returns: a passage for each text, and for how many of the texts it came from the store.
+        :raises StoreError: if the store cannot be read.
+        """
+        keys = [passage_key(text) for text in texts]
+        store = self._opened()
+        found = stored_passages(store, keys)
+        hits = sum(key in found for key in keys)
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        with tqdm(total=len(missing), desc="Encoding passages", disable=not (progress_bar and missing)) as bar:
+            for chunk in in_chunks(missing, CHUNK):
+                passages = self._reader.encode([missing[key] for key in chunk], max_rows=max_rows)
+                found |= zip(chunk, passages, strict=True)
+                self._write(store, dict(zip(chunk, passages, strict=True)))
+                bar.update(len(chunk))
+        return [found[key] for key in keys], hits
+
+    def _write(self, store: Store, passages: dict[bytes, Passage]) -> None:
+        try:
+            store.put_many((key, pack(passage)) for key, passage in passages.items())
+            if self._most is not None and len(store) > self._most:
+                self._drop_oldest(store)
+        except BTRError as error:
+            if not self._told:
+                logger.warning(
+                    "Passages are encoded for each question, for they cannot be stored. {error}", error=error
+                )
+            self._told = True
+
+    def _drop_oldest(self, store: Store) -> None:
+        """A tenth at a time; a memory store gives its keys in the order in which they came."""
+        surplus = len(store) - self._most + self._most // 10 if self._most is not None else 0
+        store.delete_many(list(islice(store.keys(), surplus)))

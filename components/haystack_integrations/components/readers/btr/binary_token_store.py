@@ -1,0 +1,354 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Where passages are kept as bits, and the step of an indexing pipeline that puts them there."""
+
+from collections.abc import Iterable, Sized
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from haystack import Document, component, logging
+from haystack.document_stores.errors import DuplicateDocumentError
+from haystack.document_stores.types import DuplicatePolicy
+from haystack.utils import ComponentDevice, Secret
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from btr_haystack.default import DEFAULT_MODEL
+from btr_haystack.errors import FingerprintError, ModelError, StoreError
+from btr_haystack.fingerprint import Fingerprint
+from btr_haystack.reader import SplitReader
+from btr_haystack.record import pack, passage_key
+from btr_haystack.report import StoreReport, report
+from btr_haystack.stores import Store, open_store
+from haystack_integrations.components.readers.btr._checks import check_device, check_documents, check_windows
+from haystack_integrations.components.readers.btr._model import (
+    load_reader,
+    settings_from_dict,
+    settings_to_dict,
+    telemetry_name,
+)
+from haystack_integrations.components.readers.btr._read_through import CHUNK, in_chunks, stored_passages
+
+logger = logging.getLogger(__name__)
+
+
+@component
+class BinaryTokenStore:
+    """
+    Encodes documents once into bits and keeps them for `BTRReader`.
+
+    A passage is known by its text: documents with the same text share one record, whatever their ids and meta are. One
+    store holds the passages of one model with one choice of windows; another one is refused.
+
+    ```python
+    from haystack import Document
+
+    from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
+
+    docs = [Document(content="Oslo is the capital of Norway.")]
+
+    store = BinaryTokenStore(url="sqlite:///store.db")
+    store.run(documents=docs)
+
+    reader = BTRReader(token_store=store)
+    result = reader.run(query="What is the capital of Norway?", documents=docs)
+    ```
+    """
+
+    def __init__(
+        self,
+        model: Path | str = DEFAULT_MODEL,
+        url: str = "sqlite:///store.db",
+        device: ComponentDevice | None = None,
+        token: Secret | None = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False),
+        max_seq_length: int = 384,
+        stride: int = 128,
+        batch_size: int = CHUNK,
+        progress_bar: bool = True,
+        model_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """
+        Set up the store; nothing is loaded or opened before it is used.
+
+        :param model:
+            A BTR model with codes: a folder or an identifier of the Hugging Face hub. By default the model that comes
+            with btr-haystack.
+        :param url:
+            "sqlite:///store.db" (in the working directory), "sqlite:////var/lib/store.db" (anywhere), or "memory://",
+            which lasts until `close`.
+        :param device:
+            The device on which passages are encoded. If `None`, the default device is automatically selected.
+        :param token:
+            The API token used to download private models from Hugging Face.
+        :param max_seq_length:
+            Maximum number of tokens of question and passage together; longer documents are split into windows. Fixed
+            for a store: its readers must have the same.
+        :param stride:
+            Number of tokens that neighbouring windows of a long document share. Fixed for a store as well.
+        :param batch_size:
+            Number of documents that are encoded and committed at a time. An interrupted run loses no more than these.
+        :param progress_bar:
+            Whether to show a progress bar while encoding.
+        :param model_kwargs:
+            Additional keyword arguments for the model's `from_pretrained`.
+        :raises ValueError:
+            If a number is out of range.
+        """
+        if batch_size < 1:
+            msg = f"batch_size is {batch_size}; expected 1 document or more"
+            raise ValueError(msg)
+        check_windows(max_seq_length, stride)
+        check_device(device, model_kwargs)
+        self.model_name_or_path = str(model)
+        self.url = url
+        self.device = device
+        self.token = token
+        self.max_seq_length = max_seq_length
+        self.stride = stride
+        self.batch_size = batch_size
+        self.progress_bar = progress_bar
+        self.model_kwargs = model_kwargs
+        self._reader: SplitReader | None = None
+        self._store: Store | None = None
+
+    def _get_telemetry_data(self) -> dict[str, Any]:
+        """
+        Data that is sent to Posthog for usage analytics.
+        """
+        return {"model": telemetry_name(self.model_name_or_path)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serializes the component to a dictionary.
+
+        :returns:
+            Dictionary with serialized data.
+        """
+        return settings_to_dict(
+            self,
+            self.model_kwargs,
+            model=self.model_name_or_path,
+            url=self.url,
+            device=self.device,
+            token=self.token,
+            max_seq_length=self.max_seq_length,
+            stride=self.stride,
+            batch_size=self.batch_size,
+            progress_bar=self.progress_bar,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "BinaryTokenStore":
+        """
+        Deserializes the component from a dictionary.
+
+        :param data:
+            Dictionary to deserialize from.
+        :returns:
+            Deserialized component.
+        """
+        return settings_from_dict(cls, data)
+
+    def warm_up(self) -> None:
+        """
+        Loads the model and opens the store, once.
+
+        :raises ModelError:
+            If the model reads jointly (k = 0): nothing of a passage can then be kept.
+        :raises FingerprintError:
+            If the store holds passages of another model.
+        :raises StoreError:
+            If the store cannot be opened.
+        """
+        self._warm()
+
+    @property
+    def reader(self) -> SplitReader:
+        """
+        The model that encodes, loaded when it is needed; a `BTRReader` of the same model shares it.
+        """
+        return self._warm()
+
+    def _warm(self) -> SplitReader:
+        if self._reader is None:
+            self._reader = self._load()
+        return self._reader
+
+    def _load(self) -> SplitReader:
+        reader = load_reader(
+            self.model_name_or_path,
+            device=self.device,
+            token=self.token,
+            model_kwargs=self.model_kwargs,
+            max_seq_length=self.max_seq_length,
+            stride=self.stride,
+        )
+        if reader.joint:
+            msg = (
+                f"{self.model_name_or_path} reads question and passage jointly (k = 0), so nothing of a passage can be "
+                "kept. Choose a BTR model with k >= 1 and codes, or use BTRReader without a token store."
+            )
+            raise ModelError(msg)
+        self.open(reader.fingerprint)
+        return reader
+
+    def open(self, fingerprint: Fingerprint) -> Store:
+        """
+        Gives the records to whoever can read them, and opens the store where it is not open yet.
+
+        :param fingerprint:
+            Of the model that will read.
+        :returns:
+            The open store.
+        :raises FingerprintError:
+            If the store holds passages of another model.
+        :raises StoreError:
+            If the store cannot be opened.
+        """
+        if self._store is None:
+            self._store = open_store(self.url, fingerprint)
+        elif self._store.fingerprint != fingerprint:
+            msg = (
+                f"{self.url} holds passages encoded by {self._store.fingerprint}; they are of no use to {fingerprint}."
+            )
+            raise FingerprintError(msg)
+        return self._store
+
+    @component.output_types(documents=list[Document], documents_written=int)
+    def run(self, documents: list[Document]) -> dict[str, Any]:
+        """
+        Encodes the documents that the store lacks and keeps them; passes all documents on as they came.
+
+        :param documents:
+            Documents to encode. Those without text are passed on only.
+        :returns:
+            - `documents`: the same documents.
+            - `documents_written`: how many new passages the store has got.
+        """
+        return {"documents": documents, "documents_written": self.write_documents(documents)}
+
+    def write_documents(self, documents: Iterable[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
+        """
+        Encodes documents and keeps them, a batch at a time: memory does not grow with their number.
+
+        Each batch is committed. After an interruption, call it again with the same documents: it goes on where it
+        stopped.
+
+        :param documents:
+            Documents to encode, in a list or from anything that gives one after another.
+        :param policy:
+            What to do with a text that the store has already: `SKIP` it (also `NONE`, the default), `OVERWRITE` it, or
+            `FAIL`.
+        :returns:
+            How many passages were encoded and written.
+        :raises DuplicateDocumentError:
+            If a text is in the store already and the policy is `FAIL`.
+        :raises TypeError:
+            If something is not a Document.
+        """
+        self.warm_up()
+        total = len(documents) if isinstance(documents, Sized) else None
+        written = empty = 0
+        with tqdm(total=total, desc="Encoding passages", disable=not self.progress_bar) as bar:
+            for batch in in_chunks(documents, self.batch_size):
+                texts = [document.content for document in check_documents(batch) if document.content]
+                written += self._write(texts, policy)
+                empty += len(batch) - len(texts)
+                bar.update(len(batch))
+        if empty:
+            logger.warning("{count} documents have no text and were not encoded.", count=empty)
+        return written
+
+    def _write(self, texts: list[str], policy: DuplicatePolicy) -> int:
+        reader = self.reader
+        store = self.open(reader.fingerprint)
+        new = {passage_key(text): text for text in texts}
+        if policy is not DuplicatePolicy.OVERWRITE:
+            present = stored_passages(store, new)
+            known = len(texts) - len(new.keys() - present)
+            if policy is DuplicatePolicy.FAIL and known:
+                msg = f"{known} of {len(texts)} documents have a text that was written already."
+                raise DuplicateDocumentError(msg)
+            new = {key: text for key, text in new.items() if key not in present}
+        passages = reader.encode(list(new.values()))
+        store.put_many((key, pack(passage)) for key, passage in zip(new, passages, strict=True))
+        return len(new)
+
+    def count_documents(self) -> int:
+        """
+        Counts the passages: documents of the same text are one.
+
+        :returns:
+            Number of passages.
+        """
+        return len(self._opened())
+
+    def delete_documents(self, documents: Iterable[Document]) -> int:
+        """
+        Deletes the passages of some documents.
+
+        The store knows texts, not ids, so it takes the documents themselves, for example those that a document store's
+        `filter_documents` gives. A text that other documents have as well is gone for them too, until it is read or
+        written again.
+
+        :param documents:
+            Documents whose texts are to go. Those that the store lacks are passed over.
+        :returns:
+            How many passages were deleted.
+        :raises TypeError:
+            If something is not a Document.
+        """
+        store = self._opened()
+        deleted = 0
+        for batch in in_chunks(documents, self.batch_size):
+            texts = {document.content for document in check_documents(batch) if document.content}
+            deleted += store.delete_many([passage_key(text) for text in texts])
+        return deleted
+
+    def compact(self) -> None:
+        """
+        Gives the space of deleted passages back to the disk.
+        """
+        self._opened().compact()
+
+    def report(self) -> StoreReport:
+        """
+        Tells what the store takes, with everything counted, against float states of the same tokens.
+
+        :returns:
+            The sizes; printed, it is one line.
+        """
+        return report(self._opened())
+
+    def _opened(self) -> Store:
+        """The open store. One that exists is opened without the model."""
+        if self._store is None:
+            try:
+                self._store = open_store(self.url, None)
+            except StoreError:
+                self.warm_up()
+        return self._store or self.open(self.reader.fingerprint)
+
+    def close(self) -> None:
+        """
+        Closes the store and lets go of the model. Used again, both come back; a memory store comes back empty.
+        """
+        if self._store is not None:
+            self._store.close()
+        self._store = self._reader = None
+
+    def __enter__(self) -> Self:
+        """
+        Gives the store itself.
+        """
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """
+        Closes the store.
+        """
+        self.close()

@@ -1,0 +1,505 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""The extractive reader that reads passages from bits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from haystack import Document, ExtractedAnswer, component, logging
+from haystack.utils import ComponentDevice, Secret
+
+from btr_haystack.default import DEFAULT_MODEL
+from btr_haystack.errors import ModelError
+from btr_haystack.reader import Spans, SplitReader
+from btr_haystack.stores import open_store
+from btr_haystack.windows import tokenise
+from haystack_integrations.components.readers.btr._answers import AnswerRules, candidates, choose, distinct
+from haystack_integrations.components.readers.btr._checks import (
+    check_at_least,
+    check_device,
+    check_documents,
+    check_queries,
+    check_windows,
+)
+from haystack_integrations.components.readers.btr._model import (
+    load_reader,
+    settings_from_dict,
+    settings_to_dict,
+    telemetry_name,
+)
+from haystack_integrations.components.readers.btr._read_through import ReadThrough
+from haystack_integrations.components.readers.btr.binary_token_store import BinaryTokenStore
+
+logger = logging.getLogger(__name__)
+
+AS_CONSTRUCTED = -1.0  # a run's overlap_threshold where none is given: None has a meaning of its own
+ANSWERS_PER_SEQ = 20
+OWN_STORE_PASSAGES = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What one run goes by: its own arguments, else those of the constructor."""
+
+    max_seq_length: int
+    stride: int
+    max_batch_size: int | None
+    answers_per_seq: int
+    max_answer_length: int | None
+    rules: AnswerRules
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A warm reader: the model, and where its passages come from (None where it reads jointly)."""
+
+    reader: SplitReader
+    passages: ReadThrough | None
+
+
+@component
+class BTRReader:
+    """
+    Locates and extracts answers to a given query from Documents, reading them from bits.
+
+    It takes the place of `TransformersExtractiveReader`: same parameters, same outputs, same scores. The lower layers
+    of its model have seen the documents beforehand and left a few bits a token in a `BinaryTokenStore`; at question
+    time only the upper layers run. A document that the store lacks is encoded on the spot, and written back if the
+    store can be written.
+
+    Any question-answering checkpoint of the BERT family works as well. It is then read as always, and nothing is kept.
+
+    ```python
+    from haystack import Document
+
+    from haystack_integrations.components.readers.btr import BTRReader
+
+    docs = [
+        Document(content="Python is a popular programming language"),
+        Document(content="python ist eine beliebte Programmiersprache"),
+    ]
+
+    reader = BTRReader()
+
+    question = "What is a popular programming language?"
+    result = reader.run(query=question, documents=docs)
+    assert "Python" in result["answers"][0].data
+    ```
+    """
+
+    def __init__(
+        self,
+        model: Path | str | None = None,
+        device: ComponentDevice | None = None,
+        token: Secret | None = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False),
+        top_k: int = 20,
+        score_threshold: float | None = None,
+        max_seq_length: int = 384,
+        stride: int = 128,
+        max_batch_size: int | None = None,
+        answers_per_seq: int | None = None,
+        no_answer: bool = True,
+        calibration_factor: float = 0.1,
+        overlap_threshold: float | None = 0.01,
+        model_kwargs: dict[str, Any] | None = None,
+        *,
+        token_store: BinaryTokenStore | None = None,
+        max_answer_length: int | None = None,
+        progress_bar: bool = False,
+    ) -> None:
+        """
+        Set up the reader; nothing is loaded before it is used.
+
+        :param model:
+            A BTR model or a question-answering model of the BERT family: a path to a folder containing the model files
+            or an identifier for the Hugging Face hub. If `None`, the model of the token store; without one, the model
+            that comes with btr-haystack.
+        :param device:
+            The device on which the model is loaded. If `None`, that of the token store, or the default device.
+        :param token:
+            The API token used to download private models from Hugging Face.
+        :param top_k:
+            Number of answers to return per query. It is required even if score_threshold is set.
+            An additional answer with no text is returned if no_answer is set to True (default).
+        :param score_threshold:
+            Returns only answers with a probability score of at least this threshold.
+        :param max_seq_length:
+            Maximum number of tokens of question and passage together. If a document exceeds it, it is split.
+        :param stride:
+            Number of tokens that overlap when a document is split because it exceeds max_seq_length.
+        :param max_batch_size:
+            Maximum number of windows that are fed through the model at the same time. If `None`, as many as fit.
+        :param answers_per_seq:
+            Number of answer candidates to consider per window, 20 if `None`.
+        :param no_answer:
+            Whether to return an additional `no answer` with an empty text and a score representing the
+            probability that the other top_k answers are incorrect.
+        :param calibration_factor:
+            Factor used for calibrating probabilities.
+        :param overlap_threshold:
+            If set this will remove duplicate answers if they have an overlap larger than the
+            supplied threshold. For example, for the answers "in the river in Maine" and "the river" we would remove
+            one of these answers since the second answer has a 100% (1.0) overlap with the first answer.
+            However, for the answers "the river in" and "in Maine" there is only a max overlap percentage of 25% so
+            both of these answers could be kept if this variable is set to 0.25 or higher.
+            If None is provided then all answers are kept.
+        :param model_kwargs:
+            Additional keyword arguments passed to the model's `from_pretrained`. If `None`, those of the token store.
+        :param token_store:
+            Where the documents' bits are. Its `max_seq_length` and `stride` must be the reader's. Without a store, the
+            reader keeps the bits of the last 50,000 documents that it has read in memory.
+        :param max_answer_length:
+            Most tokens of an answer; `None` for no limit.
+        :param progress_bar:
+            Whether to show a progress bar while documents are encoded that the store lacks.
+        :raises ValueError:
+            If a number is out of range, or the token store has other windows than the reader.
+        """
+        if token_store is not None and (token_store.max_seq_length, token_store.stride) != (max_seq_length, stride):
+            msg = (
+                f"The reader has max_seq_length = {max_seq_length} and stride = {stride}, its token store "
+                f"{token_store.max_seq_length} and {token_store.stride}. Give both the same: documents are split when "
+                "they are encoded."
+            )
+            raise ValueError(msg)
+        check_device(device, model_kwargs)
+        if token_store is not None:
+            model = model or token_store.model_name_or_path
+            device = device or token_store.device
+            model_kwargs = token_store.model_kwargs if model_kwargs is None else model_kwargs
+        self.model_name_or_path = str(model or DEFAULT_MODEL)
+        self.device = device
+        self.token = token
+        self.top_k = top_k
+        self.score_threshold = score_threshold
+        self.max_seq_length = max_seq_length
+        self.stride = stride
+        self.max_batch_size = max_batch_size
+        self.answers_per_seq = answers_per_seq
+        self.no_answer = no_answer
+        self.calibration_factor = calibration_factor
+        self.overlap_threshold = overlap_threshold
+        self.model_kwargs = model_kwargs
+        self.token_store = token_store
+        self.max_answer_length = max_answer_length
+        self.progress_bar = progress_bar
+        self._settings()
+        self._loaded: _Loaded | None = None
+
+    def _get_telemetry_data(self) -> dict[str, Any]:
+        """
+        Data that is sent to Posthog for usage analytics.
+        """
+        return {"model": telemetry_name(self.model_name_or_path)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serializes the component to a dictionary.
+
+        :returns:
+            Dictionary with serialized data.
+        """
+        return settings_to_dict(
+            self,
+            self.model_kwargs,
+            model=self.model_name_or_path,
+            device=self.device,
+            token=self.token,
+            top_k=self.top_k,
+            score_threshold=self.score_threshold,
+            max_seq_length=self.max_seq_length,
+            stride=self.stride,
+            max_batch_size=self.max_batch_size,
+            answers_per_seq=self.answers_per_seq,
+            no_answer=self.no_answer,
+            calibration_factor=self.calibration_factor,
+            overlap_threshold=self.overlap_threshold,
+            token_store=self.token_store,
+            max_answer_length=self.max_answer_length,
+            progress_bar=self.progress_bar,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "BTRReader":
+        """
+        Deserializes the component from a dictionary.
+
+        :param data:
+            Dictionary to deserialize from.
+        :returns:
+            Deserialized component.
+        """
+        return settings_from_dict(cls, data)
+
+    def warm_up(self) -> None:
+        """
+        Loads the model and opens the token store, once.
+
+        :raises ModelError:
+            If the model reads jointly (k = 0) and there is a token store, which it could not use.
+        :raises FingerprintError:
+            If the token store holds passages of another model.
+        :raises StoreError:
+            If the token store cannot be opened.
+        """
+        self._warm()
+
+    def _warm(self) -> _Loaded:
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    def _load(self) -> _Loaded:
+        store = self.token_store
+        if store is not None and self._shares_model(store):
+            reader = store.reader
+        else:
+            reader = load_reader(
+                self.model_name_or_path,
+                device=self.device,
+                token=self.token,
+                model_kwargs=self.model_kwargs,
+                max_seq_length=self.max_seq_length,
+                stride=self.stride,
+            )
+        if store is not None:
+            if reader.joint:
+                msg = (
+                    f"{self.model_name_or_path} reads question and passage jointly (k = 0) and cannot use a token "
+                    "store. Choose a BTR model with k >= 1 and codes, or leave the token store out."
+                )
+                raise ModelError(msg)
+            store.open(reader.fingerprint)
+            return _Loaded(reader, ReadThrough(reader, partial(store.open, reader.fingerprint)))
+        if reader.joint:
+            logger.warning(
+                "{model} reads question and passage jointly (k = 0): nothing is kept of a passage.",
+                model=self.model_name_or_path,
+            )
+            return _Loaded(reader, None)
+        own_store = open_store("memory://", reader.fingerprint)
+        return _Loaded(reader, ReadThrough(reader, lambda: own_store, OWN_STORE_PASSAGES))
+
+    def _shares_model(self, store: BinaryTokenStore) -> bool:
+        ours = (self.model_name_or_path, self.device, self.model_kwargs)
+        return ours == (store.model_name_or_path, store.device, store.model_kwargs)
+
+    @component.output_types(answers=list[ExtractedAnswer], cache=dict[str, int])
+    def run(
+        self,
+        query: str,
+        documents: list[Document],
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+        max_seq_length: int | None = None,
+        stride: int | None = None,
+        max_batch_size: int | None = None,
+        answers_per_seq: int | None = None,
+        no_answer: bool | None = None,
+        overlap_threshold: float | None = AS_CONSTRUCTED,
+        max_answer_length: int | None = None,
+    ) -> dict[str, Any]:
+        """
+        Locates and extracts answers from the given Documents using the given query.
+
+        Parameters that are left out are those of the constructor.
+
+        :param query:
+            Query string.
+        :param documents:
+            List of Documents in which you want to search for an answer to the query. Those without text are ignored.
+        :param top_k:
+            The maximum number of answers to return.
+            An additional answer is returned if no_answer is set to True (default).
+        :param score_threshold:
+            Returns only answers with a score of at least this threshold.
+        :param max_seq_length:
+            Maximum number of tokens. Another one than the constructor's means that all documents are encoded anew for
+            this run.
+        :param stride:
+            Number of tokens that overlap when a document is split. Another one than the constructor's means the same.
+        :param max_batch_size:
+            Maximum number of windows that are fed through the model at the same time.
+        :param answers_per_seq:
+            Number of answer candidates to consider per window.
+        :param no_answer:
+            Whether to return no answer scores.
+        :param overlap_threshold:
+            If set this will remove duplicate answers if they have an overlap larger than the
+            supplied threshold. `None` keeps all answers; a negative number, as by default, means the constructor's.
+        :param max_answer_length:
+            Most tokens of an answer.
+        :returns:
+            - `answers`: List of answers sorted by (desc.) answer score.
+            - `cache`: how many documents came from the store ("hits") and how many had to be encoded ("misses").
+        :raises TypeError:
+            If the query is no string or something is not a Document.
+        :raises ValueError:
+            If a number is out of range.
+        """
+        settings = self._settings(
+            top_k=top_k,
+            score_threshold=score_threshold,
+            max_seq_length=max_seq_length,
+            stride=stride,
+            max_batch_size=max_batch_size,
+            answers_per_seq=answers_per_seq,
+            no_answer=no_answer,
+            overlap_threshold=overlap_threshold,
+            max_answer_length=max_answer_length,
+        )
+        answers, cache = self._answer([query], documents, settings)
+        return {"answers": answers[0], "cache": cache}
+
+    def read_batch(
+        self, queries: Sequence[str], documents: list[Document], **parameters: Any
+    ) -> list[list[ExtractedAnswer]]:
+        """
+        Answers many queries from the same Documents, which are fetched and decoded once.
+
+        :param queries:
+            Query strings.
+        :param documents:
+            Documents that every query is asked of.
+        :param parameters:
+            The other parameters of `run`, by name.
+        :returns:
+            For each query the answers that `run` gives.
+        """
+        return self._answer(queries, documents, self._settings(**parameters))[0]
+
+    def deduplicate_by_overlap(
+        self, answers: list[ExtractedAnswer], overlap_threshold: float | None
+    ) -> list[ExtractedAnswer]:
+        """
+        De-duplicates answers of the same document that overlap.
+
+        :param answers:
+            List of answers to be deduplicated, best first.
+        :param overlap_threshold:
+            An answer goes if it has a larger overlap with an earlier one. If None, all answers are kept.
+        :returns:
+            List of deduplicated answers.
+        """
+        return list(distinct(answers, overlap_threshold))
+
+    def close(self) -> None:
+        """
+        Lets go of the model and closes the token store. Used again, both come back; a memory store comes back empty.
+        """
+        if self.token_store is not None:
+            self.token_store.close()
+        self._loaded = None
+
+    def _settings(
+        self,
+        *,
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+        max_seq_length: int | None = None,
+        stride: int | None = None,
+        max_batch_size: int | None = None,
+        answers_per_seq: int | None = None,
+        no_answer: bool | None = None,
+        overlap_threshold: float | None = AS_CONSTRUCTED,
+        max_answer_length: int | None = None,
+    ) -> _Settings:
+        """What a run goes by, checked."""
+        if overlap_threshold is not None and overlap_threshold < 0:
+            overlap_threshold = self.overlap_threshold
+        settings = _Settings(
+            max_seq_length=_first(max_seq_length, self.max_seq_length),
+            stride=_first(stride, self.stride),
+            max_batch_size=_first(max_batch_size, self.max_batch_size),
+            answers_per_seq=_first(answers_per_seq, self.answers_per_seq, ANSWERS_PER_SEQ),
+            max_answer_length=_first(max_answer_length, self.max_answer_length),
+            rules=AnswerRules(
+                top_k=_first(top_k, self.top_k),
+                score_threshold=_first(score_threshold, self.score_threshold),
+                no_answer=_first(no_answer, self.no_answer),
+                calibration_factor=self.calibration_factor,
+                overlap_threshold=overlap_threshold,
+            ),
+        )
+        check_windows(settings.max_seq_length, settings.stride)
+        check_at_least(0, top_k=settings.rules.top_k)
+        check_at_least(
+            1,
+            max_batch_size=settings.max_batch_size,
+            answers_per_seq=settings.answers_per_seq,
+            max_answer_length=settings.max_answer_length,
+        )
+        if not self.calibration_factor > 0:
+            msg = f"calibration_factor is {self.calibration_factor}; expected a number above 0"
+            raise ValueError(msg)
+        return settings
+
+    def _answer(
+        self, queries: Sequence[str], documents: list[Document], settings: _Settings
+    ) -> tuple[list[list[ExtractedAnswer]], dict[str, int]]:
+        """Answers to each query, and how many documents came from the store."""
+        check_queries(queries)
+        if not check_documents(documents):
+            return [[] for _ in queries], {"hits": 0, "misses": 0}
+        loaded = self._warm()
+        readable = [document for document in documents if document.content]
+        if len(readable) < len(documents):
+            logger.warning(
+                "{count} of {total} documents have no text and are ignored.",
+                count=len(documents) - len(readable),
+                total=len(documents),
+            )
+        found, hits = self._read(loaded, queries, [document.content or "" for document in readable], settings)
+        cache = {"hits": hits, "misses": len(readable) - hits}
+        logger.info("{hits} documents came from the store, {misses} did not.", **cache)
+        rules, tokenizer = settings.rules, loaded.reader.tokenizer
+        answers = [
+            choose(candidates(spans, readable, tokenizer, query, rules.calibration_factor), query, rules)
+            for query, spans in zip(queries, found, strict=True)
+        ]
+        return answers, cache
+
+    def _read(
+        self, loaded: _Loaded, queries: Sequence[str], texts: list[str], settings: _Settings
+    ) -> tuple[list[Spans], int]:
+        """Candidates for each query, and how many texts came from the store."""
+        reader = loaded.reader.with_windows(settings.max_seq_length, settings.stride)
+        longest = max((len(ids) for ids in tokenise(reader.tokenizer, list(queries))), default=0)
+        if longest > reader.question_tokens:
+            logger.warning(
+                "A query of {longest} tokens is cut: the model reads {read}.",
+                longest=longest,
+                read=reader.question_tokens,
+            )
+        limits: dict[str, Any] = {
+            "spans_per_window": settings.answers_per_seq,
+            "max_answer_length": settings.max_answer_length,
+            "max_rows": settings.max_batch_size,
+        }
+        if loaded.passages is None:
+            return [reader.read_jointly(query, texts, **limits) for query in queries], 0
+        if reader is loaded.reader:
+            passages, hits = loaded.passages.fetch(
+                texts, max_rows=settings.max_batch_size, progress_bar=self.progress_bar
+            )
+        else:
+            logger.warning(
+                "Documents are kept with max_seq_length = {kept_length} and stride = {kept_stride}; for {length} and "
+                "{stride} they are all encoded anew, and not kept.",
+                kept_length=self.max_seq_length,
+                kept_stride=self.stride,
+                length=settings.max_seq_length,
+                stride=settings.stride,
+            )
+            passages, hits = reader.encode(texts, max_rows=settings.max_batch_size), 0
+        return reader.read(queries, passages, **limits), hits
+
+
+def _first(*values: Any) -> Any:
+    """The first value that is not None."""
+    return next((value for value in values if value is not None), None)

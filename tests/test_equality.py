@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""With k = 0, answers, offsets and scores are those of TransformersExtractiveReader."""
+
+import pytest
+from haystack import Document
+
+import btr_haystack  # noqa: F401  (registers the models with the Auto classes)
+from haystack_integrations.components.readers.btr import BTRReader
+
+upstream = pytest.importorskip(
+    "haystack_integrations.components.readers.transformers", reason="the extra `compare` is not installed"
+)
+
+QUERY = "What is the capital of Norway?"
+READABLE = ("bert", "roberta", "electra", "distilbert", "mpnet", "t5")
+
+
+class Upstream(upstream.TransformersExtractiveReader):
+    """The ordinary reader, which hands on the token types that its tokenizer gives, as BERT was trained with them."""
+
+    def warm_up(self):
+        if self.model is not None:
+            return
+        super().warm_up()
+        tokenizer, model = self.tokenizer, self.model
+        types = []
+
+        def tokenise(*args, **kwargs):
+            encoded = tokenizer(*args, **kwargs)
+            types[:] = [encoded["token_type_ids"]] if "token_type_ids" in encoded else []
+            return encoded
+
+        def read(**inputs):
+            return model(**inputs, token_type_ids=types[0]) if types else model(**inputs)
+
+        self.tokenizer, self.model = tokenise, read
+
+
+def told(answers):
+    offsets = [answer.document_offset for answer in answers]
+    return [
+        (answer.data, answer.document and answer.document.id, offset and (offset.start, offset.end), answer.query)
+        for answer, offset in zip(answers, offsets, strict=True)
+    ]
+
+
+def assert_equal(ours, theirs):
+    assert told(ours) == told(theirs)
+    assert [a.score for a in ours] == pytest.approx([a.score for a in theirs], abs=1e-5)
+    assert [a.meta for a in ours] == [a.meta for a in theirs]
+    assert ours
+
+
+@pytest.fixture(scope="module")
+def both(plain_reader):
+    made = {}
+
+    def make(family):
+        if family not in made:
+            folder = str(plain_reader(family))
+            made[family] = BTRReader(folder), Upstream(folder, token=None)
+        return made[family]
+
+    return make
+
+
+@pytest.mark.parametrize("family", READABLE)
+class TestEveryFamily:
+    def test_short_documents(self, family, both, documents):
+        ours, theirs = both(family)
+        assert_equal(ours.run(QUERY, documents)["answers"], theirs.run(QUERY, documents)["answers"])
+
+    def test_windows_of_a_long_document(self, family, both, long_document):
+        ours, theirs = both(family)
+        assert_equal(ours.run(QUERY, [long_document])["answers"], theirs.run(QUERY, [long_document])["answers"])
+
+    def test_mixed_with_an_empty_one(self, family, both, documents, long_document):
+        ours, theirs = both(family)
+        mixed = [documents[0], Document(content=""), long_document, *documents[1:4], Document(content=" \n ")]
+        assert_equal(ours.run(QUERY, mixed)["answers"], theirs.run(QUERY, mixed)["answers"])
+
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"top_k": 3, "no_answer": False},
+            {"score_threshold": 0.3},
+            {"max_seq_length": 64, "stride": 16},
+            {"answers_per_seq": 3, "top_k": 100},
+            {"overlap_threshold": 0.5},
+            {"overlap_threshold": 1.0, "top_k": 50},
+        ],
+        ids=str,
+    )
+    def test_parameters_of_a_run(self, family, both, documents, parameters):
+        ours, theirs = both(family)
+        assert_equal(
+            ours.run(QUERY, documents, **parameters)["answers"], theirs.run(QUERY, documents, **parameters)["answers"]
+        )
+
+
+def test_calibration_and_all_answers(plain_reader, documents):
+    settings = {"calibration_factor": 0.02, "overlap_threshold": None, "top_k": 60}
+    folder = str(plain_reader("bert"))
+    ours, theirs = BTRReader(folder, **settings), Upstream(folder, token=None, **settings)
+    assert_equal(ours.run(QUERY, documents)["answers"], theirs.run(QUERY, documents)["answers"])
+
+
+def test_pages(both):
+    ours, theirs = both("roberta")
+    text = "The first page.\fOslo is the capital of Norway.\fThe third page ends here."
+    documents = [Document(content=text, meta={"page_number": 4}), Document(content=text, meta={"page_number": "4"})]
+    assert_equal(ours.run(QUERY, documents)["answers"], theirs.run(QUERY, documents)["answers"])
+
+
+def test_many_rows_and_small_batches_change_nothing(both, documents, long_document):
+    ours, theirs = both("roberta")
+    mixed = [*documents, long_document]
+    expected = theirs.run(QUERY, mixed)["answers"]
+    assert_equal(ours.run(QUERY, mixed, max_batch_size=2)["answers"], expected)
+
+
+def test_upstream_itself_forgets_token_types(plain_reader, documents):
+    """Why `Upstream` stands in for it above."""
+    folder = str(plain_reader("bert"))
+    plain = upstream.TransformersExtractiveReader(folder, token=None).run(QUERY, documents)["answers"]
+    handed_on = Upstream(folder, token=None).run(QUERY, documents)["answers"]
+    assert [answer.score for answer in plain] != pytest.approx([answer.score for answer in handed_on], abs=1e-5)
