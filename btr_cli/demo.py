@@ -10,12 +10,13 @@ from typing import Any
 
 from haystack import Pipeline
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from btr_cli.corpus import cached_store_url, shipped_documents, shipped_questions
+from btr_cli.corpus import cached_store, shipped_documents, shipped_questions
 from btr_cli.pipelines import put_question, question_pipeline
 from btr_haystack import default_model_path
-from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
+from haystack_integrations.components.readers.btr import BTRReader
 
 TOP_K = 10
 
@@ -26,7 +27,7 @@ def demo() -> None:
     """
     console = Console()
     documents, questions = shipped_documents(), shipped_questions()
-    with BinaryTokenStore(url=cached_store_url("wikipedia.db")) as store:
+    with cached_store() as store:
         start = time.perf_counter()
         written = store.write_documents(documents)
         seconds = time.perf_counter() - start
@@ -46,7 +47,9 @@ def demo() -> None:
         best, cache = out["answers"][0], out["cache"]
         hits = f"{cache['hits']} hits, {cache['misses']} misses"
         answers.add_row(
-            one["question"], best.data, other["answers"][0].data, best.document.meta["title"], f"{best.score:.3f}", hits
+            *map(escape, (one["question"], best.data, other["answers"][0].data, best.document.meta["title"])),
+            f"{best.score:.3f}",
+            hits,
         )
     console.print(answers)
 

@@ -14,10 +14,12 @@ from typing import Annotated, Any
 import typer
 from haystack import Document
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from btr_cli.pipelines import put_question, question_pipeline
+from btr_cli.pipelines import model_source, put_question, question_pipeline
+from btr_haystack.errors import DataError
 from btr_haystack.metrics import exact_match, f1
 from btr_haystack.squad import Paragraph, Question, read_squad
 from haystack_integrations.components.readers.btr import BTRReader
@@ -32,11 +34,13 @@ def evaluate(
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="Folder of the teacher: percentages are of its figures.")] = None,
     mode: Annotated[str, typer.Option(help="gold (the question's paragraph), open (BM25 over all) or both.")] = "both",
-    sample: Annotated[int | None, typer.Option(help="Questions, drawn with the seed; default: all.")] = None,
-    open_sample: Annotated[int | None, typer.Option(help="Questions of the open task; default: as sample.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Questions, drawn with the seed; default: all.")] = None,
+    open_sample: Annotated[
+        int | None, typer.Option(min=1, help="Questions of the open task; default: as sample.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
-    top_k: Annotated[int, typer.Option(help="Passages retrieved in the open task.")] = 10,
-    max_answer_length: Annotated[int | None, typer.Option(help="Most tokens of an answer; 0: no limit.")] = 30,
+    top_k: Annotated[int, typer.Option(min=1, help="Passages retrieved in the open task.")] = 10,
+    max_answer_length: Annotated[int, typer.Option(min=0, help="Most tokens of an answer; 0: no limit.")] = 30,
     output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
 ) -> None:
     """
@@ -45,24 +49,31 @@ def evaluate(
     if mode not in ("gold", "open", "both"):
         msg = f"mode is {mode!r}; expected gold, open or both"
         raise ValueError(msg)
+    if output and not output.parent.is_dir():
+        msg = f"{output.parent}: no such folder for the figures"
+        raise FileNotFoundError(msg)
     paragraphs = read_squad(data)
-    names = ([teacher] if teacher else []) + (model or ["default"])
+    if not drawn(paragraphs, None, seed):
+        msg = f"{data} holds no question with an answer"
+        raise DataError(msg)
+    names = [model_source(name) for name in ([teacher] if teacher else []) + (model or ["default"])]
     rows: list[dict[str, Any]] = []
     for task in ("gold", "open") if mode == "both" else (mode,):
         asked = drawn(paragraphs, open_sample if task == "open" and open_sample else sample, seed)
         for name in names:
-            options = {} if name == "default" else {"model": name}
-            reader = BTRReader(**options, top_k=1, no_answer=False, max_answer_length=max_answer_length or None)
+            chosen = None if name == "default" else name
+            reader = BTRReader(chosen, top_k=1, no_answer=False, max_answer_length=max_answer_length or None)
             ask = on_gold(reader) if task == "gold" else on_retrieved(reader, paragraphs, top_k)
             rows.append({"task": task, "model": name, **score(asked, ask, f"{task} {Path(name).name}")})
             reader.close()
     base = {row["task"]: row for row in rows if row["model"] == teacher}
     for row in rows:
-        if row["task"] in base:
+        if row["task"] in base and base[row["task"]]["f1"]:
             row["share_of_teacher_f1"] = row["f1"] / base[row["task"]]["f1"]
-    Console().print(as_table(rows, f"{data.name}, seed {seed}"))
+    Console().print(as_table(rows, escape(f"{data.name}, seed {seed}")))
     if output:
-        output.write_text(json.dumps({"data": data.name, "seed": seed, "top_k": top_k, "rows": rows}, indent=1) + "\n")
+        figures = {"data": data.name, "seed": seed, "top_k": top_k, "rows": rows}
+        output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def drawn(paragraphs: list[Paragraph], sample: int | None, seed: int) -> list[Asked]:
@@ -127,5 +138,5 @@ def as_table(rows: list[dict[str, Any]], title: str) -> Table:
     for row in rows:
         share = f"{100 * row['share_of_teacher_f1']:.1f} %" if "share_of_teacher_f1" in row else ""
         numbers = (str(row["questions"]), f"{row['em']:.2f}", f"{row['f1']:.2f}", share, f"{row['ms']:.1f}")
-        table.add_row(row["task"], Path(row["model"]).name, *numbers)
+        table.add_row(row["task"], escape(Path(row["model"]).name), *numbers)
     return table

@@ -9,6 +9,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from btr_cli.ask import ask
 from btr_cli.demo import demo
@@ -30,6 +31,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         app()
-    except (BTRError, ValueError, FileNotFoundError) as error:
-        Console(stderr=True).print(f"[red]btr:[/red] {error}")
+    except (BTRError, ValueError, OSError, ImportError) as error:
+        line = " ".join(str(error).split())
+        Console(stderr=True).print(Text.assemble(("btr:", "red"), " ", line), soft_wrap=True)
         sys.exit(1)

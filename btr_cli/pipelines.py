@@ -4,11 +4,26 @@
 
 """The pipeline of the command line: BM25 in memory, then a reader."""
 
+from pathlib import Path
 from typing import Any
 
 from haystack import Document, Pipeline
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+
+def model_source(name: str) -> str:
+    """
+    Refuse what can only be a folder and is none: the hub's own message speaks of repositories.
+
+    :param name: folder or hub id of a model.
+    :returns: the same.
+    :raises FileNotFoundError: if there is no such folder.
+    """
+    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+        msg = f"{name}: no such folder"
+        raise FileNotFoundError(msg)
+    return name
 
 
 def question_pipeline(documents: list[Document], reader: Any, top_k: int) -> Pipeline:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from btr_cli.pipelines import model_source
 from btr_haystack.training.stages import StageSettings, Weights, run_stage
 
 
@@ -45,8 +46,8 @@ def train(
     Train a teacher, then decompose it, then binarise it; on CPU or GPU, resumed when run again.
     """
     settings = StageSettings(
-        stage=stage, base=base, output=str(output), data=tuple(map(str, data)),
-        teacher=str(teacher) if teacher else None, k=k, bits=bits, code=code, scale=scale, steps=steps, groups=groups,
+        stage=stage, base=model_source(base), output=str(output), data=tuple(map(str, data)),
+        teacher=model_source(str(teacher)) if teacher else None, k=k, bits=bits, code=code, scale=scale, steps=steps, groups=groups,
         passages=passages, questions=questions, negatives=negatives, window=window, learning_rate=learning_rate,
         head_learning_rate=head_learning_rate, warmup=warmup, validation=validation, save_every=save_every, bf16=bf16,
         seed=seed, weights=Weights(shared, imitation, distillation, recovery, attended),

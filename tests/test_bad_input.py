@@ -260,9 +260,10 @@ class TestParameters:
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             reader.run(QUERY, documents, **{name: value})
 
-    def test_calibration_factor(self):
-        with pytest.raises(ValueError, match="calibration_factor"):
-            BTRReader("a/model", calibration_factor=0.0)
+    @pytest.mark.parametrize(("name", "value"), [("calibration_factor", 0.0), ("overlap_threshold", -0.5)])
+    def test_out_of_range_for_the_constructor(self, name, value):
+        with pytest.raises(ValueError, match=f"{name} is {value}"):
+            BTRReader("a/model", **{name: value})
 
     def test_stride_that_a_window_cannot_hold(self, reader, long_document):
         with pytest.raises(ValueError, match="stride"):

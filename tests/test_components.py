@@ -547,6 +547,7 @@ class TestPipeline:
         assert held.filter_documents() == documents
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not default_model_path().exists(), reason="the default model is not in this tree")
 class TestDefaultModel:
     def test_answers_a_question_with_no_network(self, url):

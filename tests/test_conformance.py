@@ -56,7 +56,8 @@ class TransformersExtractiveReader(BTRReader):
         """As saved, but for what upstream does not know."""
         data = super().to_dict()
         settings = data["init_parameters"]
-        assert [settings.pop(name) for name in ("token_store", "max_answer_length", "progress_bar")] == [None, None, False]
+        assert settings.pop("token_store") is settings.pop("max_answer_length") is None
+        assert settings.pop("progress_bar") is False
         return data
 
     def _calculate_overlap(self, answer1_start, answer1_end, answer2_start, answer2_end):

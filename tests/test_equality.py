@@ -4,9 +4,12 @@
 """With k = 0, answers, offsets and scores are those of TransformersExtractiveReader."""
 
 import pytest
+import torch
+from conftest import SENTENCES, passage
 from haystack import Document
+from transformers import AutoTokenizer
 
-import btr_haystack  # noqa: F401  (registers the models with the Auto classes)
+from btr_haystack import BTRForQuestionAnswering, default_model_path
 from haystack_integrations.components.readers.btr import BTRReader
 
 upstream = pytest.importorskip(
@@ -119,6 +122,21 @@ def test_many_rows_and_small_batches_change_nothing(both, documents, long_docume
     mixed = [*documents, long_document]
     expected = theirs.run(QUERY, mixed)["answers"]
     assert_equal(ours.run(QUERY, mixed, max_batch_size=2)["answers"], expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not default_model_path().exists(), reason="the default model is not in this tree")
+def test_default_model_neither_split_nor_binarised(tmp_path):
+    """Its folder as it is gives the ordinary reader of the same weights; ours takes those with k = 0."""
+    folder = default_model_path()
+    BTRForQuestionAnswering.from_reader(folder, k=0, bits=None).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    theirs = upstream.TransformersExtractiveReader(
+        str(folder), token=None, top_k=5, model_kwargs={"dtype": torch.float32}
+    )
+    documents = [Document(content=text) for text in [*SENTENCES, " ".join(passage(number) for number in range(20))]]
+    ours = BTRReader(tmp_path, top_k=5)
+    assert_equal(ours.run(QUERY, documents)["answers"], theirs.run(QUERY, documents)["answers"])
 
 
 def test_upstream_itself_forgets_token_types(plain_reader, documents):

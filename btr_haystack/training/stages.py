@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoTokenizer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from btr_haystack.errors import DataError
 from btr_haystack.fit import fit_codes
@@ -171,7 +170,7 @@ def run_stage(settings: StageSettings) -> Path:
         pad=pad,
         weights=settings.weights,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output)) if output.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(output))
     if trainer.is_world_process_zero():
         history = trainer.state.log_history
         model.to(torch.float16).save_pretrained(output)
@@ -179,6 +178,18 @@ def run_stage(settings: StageSettings) -> Path:
         record = {"settings": dataclasses.asdict(settings), "history": history}
         (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     return output
+
+
+def last_checkpoint(output: Path) -> str | None:
+    """
+    The newest whole checkpoint: one whose writing was cut off lacks a file and is passed over.
+
+    :param output: the stage's folder; it need not exist.
+    :returns: the checkpoint's folder, None where there is none.
+    """
+    needed = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+    whole = [folder for folder in output.glob("checkpoint-*") if all((folder / name).is_file() for name in needed)]
+    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
 
 
 def split_articles(paragraphs: list[Paragraph], share: float, seed: int) -> tuple[list[Paragraph], list[Paragraph]]:

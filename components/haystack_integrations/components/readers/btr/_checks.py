@@ -78,7 +78,7 @@ def check_windows(max_seq_length: int, stride: int) -> None:
         raise ValueError(msg)
 
 
-def check_at_least(least: int, **values: int | None) -> None:
+def check_at_least(least: int, **values: float | None) -> None:
     """
     Refuse numbers that are too small.
 

@@ -427,7 +427,7 @@ class BTRReader:
             ),
         )
         check_windows(settings.max_seq_length, settings.stride)
-        check_at_least(0, top_k=settings.rules.top_k)
+        check_at_least(0, top_k=settings.rules.top_k, overlap_threshold=overlap_threshold)
         check_at_least(
             1,
             max_batch_size=settings.max_batch_size,

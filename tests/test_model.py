@@ -1,0 +1,214 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+import json
+
+import pytest
+import torch
+from conftest import FAMILIES, passage
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from btr_haystack import BTRConfig, BTRForQuestionAnswering, SplitReader, fit_codes
+from btr_haystack.errors import DataError, ModelError
+from btr_haystack.model import join
+from btr_haystack.reader import _codes_of
+
+IDS = torch.tensor([[5, 9, 12, 30, 7, 21], [6, 11, 8, 2, 0, 0]])
+MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
+
+
+@pytest.fixture(params=FAMILIES)
+def joint(request, plain_reader):
+    folder = plain_reader(request.param)
+    load = BTRForQuestionAnswering.from_pretrained if request.param == "t5" else BTRForQuestionAnswering.from_reader
+    return load(folder).eval()
+
+
+@torch.no_grad()
+def test_layers_run_by_hand_are_the_encoder(joint):
+    """All of a family's own running of layers, against transformers' forward."""
+    padding = joint.config.encoder.pad_token_id
+    ids = IDS.masked_fill(MASK == 0, padding)
+    segments = {"token_type_ids": torch.zeros_like(ids)} if joint._has_segments() else {}
+    expected = joint.encoder(input_ids=ids, attention_mask=MASK, **segments).last_hidden_state
+    states = joint.family.run(joint.family.embed(ids, start=0, segment=0), MASK, 0, len(joint.family.layers))
+    inside = MASK.bool()
+    assert torch.allclose(states[inside], expected[inside], atol=1e-5)
+    alone = joint.family.run(joint.family.embed(ids[1:, :4], start=0, segment=0), None, 0, len(joint.family.layers))
+    assert torch.allclose(alone[0], expected[1, :4], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_calibration_is_undone(family, split_reader):
+    model = BTRForQuestionAnswering.from_pretrained(split_reader(family, k=2)).eval()
+    states = model.lower(IDS, MASK, passage=True)[MASK.bool()]
+    assert torch.allclose(model.family.restore(model.family.calibrate(states)), states, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_training_and_reading_decode_alike(family, split_reader):
+    """What stage 3 trains on is what the reader reads."""
+    folder = split_reader(family, k=1)
+    reader = SplitReader.from_pretrained(folder)
+    [made] = reader.encode([passage(3)])
+    ids = torch.from_numpy(made.ids)[None].long()
+    states = reader.model.lower(ids, None, passage=True)[0]
+    expected, _ = reader.model.recode(states, ids[0])
+    with torch.inference_mode():
+        assert torch.allclose(reader._decode(_codes_of([made]), 0, len(made.ids)), expected, atol=1e-4)
+
+
+def test_split_forward_equals_reading(split_reader):
+    reader = SplitReader.from_pretrained(split_reader("t5", k=1))
+    question, text = "Where is Oslo?", passage(0)
+    [made] = reader.encode([text])
+    [spans] = reader.read([question], [made], spans_per_window=1)
+    asked = torch.tensor([[*reader.tokenizer(question, add_special_tokens=False)["input_ids"], *reader.frame.middle]])
+    ids = torch.from_numpy(made.ids)[None].long()
+    with torch.no_grad():
+        out = reader.model(
+            question_ids=asked, question_mask=torch.ones_like(asked), passage_ids=ids,
+            passage_mask=torch.ones_like(ids), pairs=torch.tensor([[0, 0]]),
+        )  # fmt: skip
+    length = asked.shape[1]
+    best = out.start_logits[0, length + spans.start[0]] + out.end_logits[0, length + spans.end[0]]
+    assert best.item() == pytest.approx(spans.score[0].item(), abs=1e-3)
+
+
+def test_rows_are_joined_without_a_gap():
+    questions, passages = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
+    question_mask, passage_mask = torch.tensor([[1, 1, 0], [1, 1, 1]]), torch.tensor([[1] * 5, [1, 1, 0, 0, 0]])
+    pairs = torch.tensor([[0, 1], [1, 0], [0, 0]])
+    states, mask = join(questions, question_mask, passages, passage_mask, pairs)
+    assert mask.sum(1).tolist() == [4, 8, 7]
+    for row, (q, p) in enumerate(pairs.tolist()):
+        whole = torch.cat([questions[q, : question_mask[q].sum()], passages[p, : passage_mask[p].sum()]])
+        assert torch.equal(states[row, : len(whole)], whole)
+        assert not states[row, len(whole) :].any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_auto_class_gives_the_joint_reader(family, split_reader):
+    folder = split_reader(family, k=2)
+    model = AutoModelForQuestionAnswering.from_pretrained(folder).eval()
+    with torch.no_grad():
+        out = model(input_ids=IDS[:1], attention_mask=MASK[:1])
+    assert out.start_logits.shape == (1, 6)
+    assert json.loads((folder / "config.json").read_text())["encoder"]["model_type"] == family
+    assert not list(folder.glob("*.bin"))
+
+
+def test_stop_tokens_keep_no_bits(split_reader):
+    plain = SplitReader.from_pretrained(split_reader("bert", k=1))
+    [before] = plain.encode([passage(1)])
+    stop = int(before.ids[2])
+    reader = SplitReader.from_pretrained(split_reader("bert", k=1, stop_tokens=(stop,)))
+    [after] = reader.encode([passage(1)])
+    assert (after.kept == (after.ids != stop)).all()
+    assert len(after.codes) == after.kept.sum() < len(before.codes)
+    assert len(reader.read(["Where?"], [after])[0].score)
+    assert reader.fingerprint != plain.fingerprint
+
+
+def test_stored_scales_are_closer_than_predicted_ones(split_reader):
+    errors = {}
+    for scale in ("predicted", "stored"):
+        reader = SplitReader.from_pretrained(split_reader("t5", k=2, bits=8, scale=scale))
+        [made] = reader.encode([passage(4)])
+        assert (made.scales is not None) == (scale == "stored")
+        with torch.inference_mode():
+            states = reader.model.lower(torch.from_numpy(made.ids)[None].long(), None, passage=True)[0]
+            decoded = reader._decode(_codes_of([made]), 0, len(made.ids))
+        errors[scale] = (decoded.norm(dim=1).log() - states.norm(dim=1).log()).abs().max().item()
+    assert errors["stored"] < 0.05
+    assert errors["stored"] < errors["predicted"]
+
+
+def test_the_sign_code_of_the_paper(split_reader):
+    reader = SplitReader.from_pretrained(split_reader("bert", k=1, bits=32, code="sign"))
+    [made] = reader.encode([passage(2)])
+    assert made.codes.shape[1] == 4
+    with torch.inference_mode():
+        ids = torch.from_numpy(made.ids)[None].long()
+        coded = reader.model.family.calibrate(reader.model.lower(ids, None, passage=True)[0])
+        level = reader.model.binariser.decoder.diag()
+        expected = reader.model.family.restore(torch.where(coded >= 0, level, -level))
+        assert torch.allclose(reader._decode(_codes_of([made]), 0, len(made.ids)), expected, atol=1e-5)
+
+
+def test_windows_of_a_long_document(split_reader, long_document):
+    reader = SplitReader.from_pretrained(split_reader("bert", k=1), max_seq_length=128, stride=16)
+    [made] = reader.encode([long_document.content])
+    assert len(made.windows) > 3
+    assert made.windows[:, 1].sum() == len(made.ids)
+    assert (made.windows[1:, 0] - made.windows[:-1, 0] == 128 - 24 - 1 - 16).all()
+    [alone] = reader.encode([long_document.content])
+    assert (alone.codes == made.codes).all()
+
+
+def test_batching_and_many_questions_change_nothing(split_reader, monkeypatch):
+    reader = SplitReader.from_pretrained(split_reader("roberta", k=1))
+    passages = reader.encode([passage(number) for number in range(12)])
+    questions = ["Where is Oslo?", "How tall is Mount Kenya, and since when?"]
+    together = reader.read(questions, passages)
+    one_by_one = [reader.read([question], passages, max_rows=1)[0] for question in questions]
+    for a, b in zip(together, one_by_one, strict=True):
+        assert (a.passage == b.passage).all()
+        assert a.score == pytest.approx(b.score, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"k": 3}, "k is 3"),
+        ({"k": -1}, "k is -1"),
+        ({"k": 0, "bits": 8}, "nothing to code"),
+        ({"k": 1, "bits": -1}, "bits is -1"),
+        ({"k": 1, "bits": 8, "code": "other"}, "code is 'other'"),
+        ({"k": 1, "bits": 8, "code": "sign"}, "one bit a dimension"),
+        ({"k": 1, "bits": 8, "scale": "none"}, "scale is 'none'"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, words, plain_reader):
+    encoder = BTRForQuestionAnswering.from_reader(plain_reader("bert")).config.encoder
+    with pytest.raises(ValueError, match=words):
+        BTRConfig(encoder=encoder, **settings)
+
+
+def test_models_that_cannot_be_split_are_refused(tmp_path):
+    GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=20)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="gpt2"):
+        BTRForQuestionAnswering.from_reader(tmp_path)
+
+
+def test_codes_must_be_there_before_they_are_used(plain_reader):
+    folder = plain_reader("bert")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    decomposed = BTRForQuestionAnswering.from_reader(folder, k=1)
+    with pytest.raises(ModelError, match="no codes"):
+        SplitReader(decomposed, tokenizer)
+    with pytest.raises(ModelError, match="no codes"):
+        fit_codes(decomposed, tokenizer, [passage(0)])
+    with pytest.raises(DataError, match="none of the 2 texts"):
+        fit_codes(BTRForQuestionAnswering.from_reader(folder, k=1, bits=4), tokenizer, ["", ""])
+    with pytest.raises(ModelError, match="joint"):
+        SplitReader.from_pretrained(folder).encode(["text"])
+
+
+def test_the_fingerprint_is_that_of_what_decides_the_codes(split_reader):
+    folder = split_reader("bert", k=1)
+    one = SplitReader.from_pretrained(folder)
+    assert one.fingerprint == SplitReader.from_pretrained(folder, dtype=torch.bfloat16).fingerprint
+    assert one.fingerprint == SplitReader(one.model, one.tokenizer).fingerprint
+    assert one.fingerprint != one.with_windows(200, 20).fingerprint
+    assert one.fingerprint != SplitReader.from_pretrained(split_reader("bert", k=2)).fingerprint
+    with torch.no_grad():
+        one.model.qa_outputs.weight.add_(1.0)
+        one.model.family.layers[2].output.dense.weight.add_(1.0)
+    assert SplitReader(one.model, one.tokenizer).fingerprint == SplitReader.from_pretrained(folder).fingerprint
+    with torch.no_grad():
+        one.model.family.layers[0].output.dense.weight.add_(1.0)
+    assert SplitReader(one.model, one.tokenizer).fingerprint != SplitReader.from_pretrained(folder).fingerprint

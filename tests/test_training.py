@@ -1,0 +1,158 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+import gzip
+import json
+
+import pytest
+import torch
+from conftest import FAMILIES, make_tokenizer, passage
+from transformers import AutoTokenizer
+
+from btr_haystack import BTRForQuestionAnswering, SplitReader
+from btr_haystack.errors import DataError
+from btr_haystack.squad import Paragraph, Question, read_squad
+from btr_haystack.training.data import PairDataset, collate
+from btr_haystack.training.stages import StageSettings, run_stage, split_articles
+from btr_haystack.training.trainer import places_of
+from btr_haystack.windows import frame_of
+
+
+@pytest.fixture
+def squad_file(tmp_path):
+    """Two articles; the answer is always the second word behind the number."""
+    data = []
+    for title in ("Left", "Right", "Middle"):
+        paragraphs = []
+        for number in range(6):
+            text = f"{title}: {passage(number)}"
+            answer = passage(number).split()[2]
+            question = {"id": f"{title}{number}", "question": f"What of {number}?"}
+            found = [{"text": answer, "answer_start": text.index(answer)}]
+            paragraphs.append({"context": text, "qas": [question | {"answers": found}]})
+        paragraphs[0]["qas"].append({"id": title, "question": "None?", "answers": [], "is_impossible": True})
+        data.append({"title": title, "paragraphs": paragraphs})
+    path = tmp_path / "train.json.gz"
+    path.write_bytes(gzip.compress(json.dumps({"version": "v2.0", "data": data}).encode()))
+    return path
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_target_places_hold_the_answer(family, squad_file):
+    tokenizer = make_tokenizer(family)
+    frame = frame_of(tokenizer)
+    dataset = PairDataset(read_squad(squad_file), tokenizer, frame, length=12, passages=3, negatives=1, window=256)
+    answered = wrong = 0
+    null_first = bool(frame.opening)
+    for number in range(len(dataset)):
+        batch = collate([dataset[number]], pad=tokenizer.pad_token_id)
+        places = places_of(batch, frame, null_first=null_first, pad=tokenizer.pad_token_id)
+        assert (places.allowed.sum(1) == places.inside.sum(1) + 1).all()
+        for row, (first, last) in enumerate(places.targets.tolist()):
+            assert places.allowed[row, first]
+            if places.answered[row]:
+                text = tokenizer.decode(places.ids[row, first : last + 1]).strip().lower()
+                assert text in " ".join(passage(n).split()[2] for n in range(6)).lower()
+                assert places.inside[row, first : last + 1].all()
+                answered += 1
+            else:
+                assert first == last
+                assert places.segments[row, first] == 0
+                wrong += 1
+    assert answered
+    assert wrong
+
+
+def test_groups_depend_on_seed_and_number_alone(squad_file):
+    tokenizer = make_tokenizer("bert")
+    paragraphs, frame = read_squad(squad_file), frame_of(tokenizer)
+    one, same, other = (
+        PairDataset(paragraphs, tokenizer, frame, length=40, passages=2, seed=seed) for seed in (0, 0, 1)
+    )
+    forward = [one[n] for n in range(40)]
+    assert forward == [same[n] for n in reversed(range(40))][::-1]
+    assert forward != [other[n] for n in range(40)]
+    with pytest.raises(IndexError):
+        one[40]
+
+
+def test_wrong_passages_do_not_hold_the_answer():
+    tokenizer = make_tokenizer("bert")
+    twins = [Paragraph("t", "the same word", (Question("1", "q", (("word", 9),)),)) for _ in range(2)]
+    dataset = PairDataset(twins, tokenizer, frame_of(tokenizer), length=3, passages=2, negatives=1)
+    assert all(pair.start >= 0 for group in dataset for pair in group.pairs)
+
+
+def test_articles_are_held_out_whole(squad_file):
+    paragraphs = read_squad(squad_file)
+    training, held_out = split_articles(paragraphs, 0.34, seed=0)
+    assert len(training) + len(held_out) == len(paragraphs)
+    assert not {p.title for p in training} & {p.title for p in held_out}
+    assert held_out
+
+
+def settings_for(stage, base, output, data, **changes):
+    sizes = {"k": 1, "bits": 16, "steps": 6, "passages": 2, "questions": 1, "save_every": 3, "bf16": False, "warmup": 1}
+    return StageSettings(
+        stage=stage, base=str(base), output=str(output), data=(str(data),), validation=0.34, **sizes | changes
+    )
+
+
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_three_stages_make_a_reader(family, plain_reader, squad_file, tmp_path):
+    teacher, decomposed, binarised = tmp_path / "teacher", tmp_path / "decomposed", tmp_path / "binarised"
+    run_stage(settings_for("teacher", plain_reader(family), teacher, squad_file))
+    run_stage(settings_for("decomposed", teacher, decomposed, squad_file, teacher=str(teacher)))
+    run_stage(settings_for("binarised", decomposed, binarised, squad_file, teacher=str(teacher)))
+    reader = SplitReader.from_pretrained(binarised)
+    assert (reader.model.config.k, reader.model.config.bits) == (1, 16)
+    assert len(reader.read(["What of 3?"], reader.encode([passage(3)]))[0].score)
+    record = json.loads((binarised / "training.json").read_text())
+    assert record["settings"]["stage"] == "binarised"
+    assert any("eval_loss" in entry or "train_loss" in entry for entry in record["history"])
+    before = AutoTokenizer.from_pretrained(plain_reader(family)).backend_tokenizer.to_str()
+    assert AutoTokenizer.from_pretrained(binarised).backend_tokenizer.to_str() == before
+
+
+def test_training_lowers_the_loss(plain_reader, squad_file, tmp_path):
+    run_stage(settings_for("teacher", plain_reader("bert"), tmp_path / "m", squad_file, steps=150, learning_rate=2e-3))
+    losses = [e["loss"] for e in json.loads((tmp_path / "m" / "training.json").read_text())["history"] if "loss" in e]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_killed_stage_goes_on_where_it_stopped(plain_reader, squad_file, tmp_path, monkeypatch):
+    whole = run_stage(settings_for("teacher", plain_reader("bert"), tmp_path / "whole", squad_file))
+    cut = settings_for("teacher", plain_reader("bert"), tmp_path / "cut", squad_file)
+    with monkeypatch.context() as patched:
+        patched.setattr(BTRForQuestionAnswering, "save_pretrained", _fail_on_second_call())
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(cut)
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    resumed = run_stage(cut)
+    weights = [BTRForQuestionAnswering.from_pretrained(folder).state_dict() for folder in (whole, resumed)]
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=2e-3), name
+
+
+def _fail_on_second_call():
+    original, calls = BTRForQuestionAnswering.save_pretrained, []
+
+    def save(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    return save
+
+
+def test_what_cannot_be_trained_is_refused_before_work(plain_reader, squad_file, tmp_path):
+    with pytest.raises(ValueError, match="stage is 'other'"):
+        settings_for("other", "x", tmp_path, squad_file)
+    with pytest.raises(ValueError, match="imitates a teacher"):
+        settings_for("binarised", "x", tmp_path, squad_file)
+    empty = tmp_path / "empty.json"
+    empty.write_text(json.dumps({"data": [{"title": "a", "paragraphs": [{"context": "text", "qas": []}]}]}))
+    with pytest.raises(DataError, match="no question to train on"):
+        run_stage(settings_for("teacher", plain_reader("bert"), tmp_path / "out", empty))
