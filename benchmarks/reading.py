@@ -68,7 +68,10 @@ def main() -> None:
             rows.append({"passages": count, **row, "parts_ms": parts(ours, found)})
             print_row(rows[-1])
         figures = {"machine": machine(), "threads": torch.get_num_threads(), "device": options.device, "rows": rows}
-        figures["bytes_a_token"] = store.report().bytes_per_token
+        report = store.report()
+        figures["bytes_a_token"] = report.bytes_per_token
+        figures["float32_bytes_a_token"] = report.float32_bytes_per_token
+        figures["float16_bytes_a_token"] = report.float16_bytes_per_token
         store.close()
     if options.output:
         options.output.write_text(json.dumps(figures, indent=1) + "\n")

@@ -49,10 +49,9 @@ def ask(
     if not outputs["answers"]:
         typer.echo("No answer: no word of the question occurs in the passages.")
         return
-    hits = outputs["cache"]["hits"]
-    table = Table(title=escape(question), caption=f"{milliseconds:.0f} ms, {hits} passages from the store")
-    for name in ("answer", "score", "passage"):
-        table.add_column(name)
+    table = Table("answer", "score", "passage")
     for answer in outputs["answers"]:
         table.add_row(escape(answer.data), f"{answer.score:.3f}", escape(answer.document.meta.get("title", "")))
-    Console().print(table)
+    Console().print(escape(question), table)
+    cache = outputs["cache"]
+    typer.echo(f"{milliseconds:.0f} ms, {cache['hits']} passages from the store, {cache['misses']} encoded now")

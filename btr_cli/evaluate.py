@@ -64,9 +64,10 @@ def evaluate(
             chosen = None if name == "default" else name
             reader = BTRReader(chosen, top_k=1, no_answer=False, max_answer_length=max_answer_length or None)
             ask = on_gold(reader) if task == "gold" else on_retrieved(reader, paragraphs, top_k)
-            rows.append({"task": task, "model": name, **score(asked, ask, f"{task} {Path(name).name}")})
+            who = {"task": task, "model": Path(name).name, "teacher": name == teacher}
+            rows.append({**who, **score(asked, ask, f"{task} {Path(name).name}")})
             reader.close()
-    base = {row["task"]: row for row in rows if row["model"] == teacher}
+    base = {row["task"]: row for row in rows if row["teacher"]}
     for row in rows:
         if row["task"] in base and base[row["task"]]["f1"]:
             row["share_of_teacher_f1"] = row["f1"] / base[row["task"]]["f1"]

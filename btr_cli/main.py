@@ -28,7 +28,8 @@ app.command()(demo)
 
 def main() -> None:
     """Run the command; a failure that has a name is told in a line, not in a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("btr_haystack").setLevel(logging.INFO)  # Haystack's would tell of every step of every question
     try:
         app()
     except (BTRError, ValueError, OSError, ImportError) as error:

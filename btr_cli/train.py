@@ -47,9 +47,10 @@ def train(
     """
     settings = StageSettings(
         stage=stage, base=model_source(base), output=str(output), data=tuple(map(str, data)),
-        teacher=model_source(str(teacher)) if teacher else None, k=k, bits=bits, code=code, scale=scale, steps=steps, groups=groups,
-        passages=passages, questions=questions, negatives=negatives, window=window, learning_rate=learning_rate,
-        head_learning_rate=head_learning_rate, warmup=warmup, validation=validation, save_every=save_every, bf16=bf16,
-        seed=seed, weights=Weights(shared, imitation, distillation, recovery, attended),
+        teacher=model_source(str(teacher)) if teacher else None, k=k, bits=bits, code=code, scale=scale, steps=steps,
+        groups=groups, passages=passages, questions=questions, negatives=negatives, window=window,
+        learning_rate=learning_rate, head_learning_rate=head_learning_rate, warmup=warmup, validation=validation,
+        save_every=save_every, bf16=bf16, seed=seed,
+        weights=Weights(shared, imitation, distillation, recovery, attended),
     )  # fmt: skip
     typer.echo(f"saved {run_stage(settings)}")

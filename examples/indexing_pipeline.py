@@ -25,13 +25,13 @@ pipeline.add_component("encoder", BinaryTokenStore(url=URL))
 pipeline.add_component("writer", DocumentWriter(InMemoryDocumentStore(index="passages"), DuplicatePolicy.SKIP))
 pipeline.connect("encoder.documents", "writer.documents")
 
-saved = Path("indexing_pipeline.yaml")
+saved = Path("my_indexing_pipeline.yaml")
 with saved.open("w", encoding="utf-8") as file:
     pipeline.dump(file)
 with saved.open(encoding="utf-8") as file:
     pipeline = Pipeline.load(file)
 
-documents = shipped_documents()[:200]
+documents = shipped_documents()[:120]
 outputs = pipeline.run({"encoder": {"documents": documents}})
 print(f"{outputs['encoder']['documents_written']} of {len(documents)} passages encoded; the store had the others.")
 print(f"{outputs['writer']['documents_written']} documents written to the document store.")

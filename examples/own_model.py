@@ -7,8 +7,8 @@ Make a BTR reader of a question-answering checkpoint of your own, with the split
 
     python own_model.py deepset/tinyroberta-squad2 --k 4 --bits 128
 
-The codes are fitted in closed form. That is where training starts, not where it ends: `btr train decomposed` and then
-`btr train binarised` bring back what the split and the bits have cost (see `btr train --help`).
+The codes are fitted in closed form. That is where training starts, not where it ends: the stages of
+`btr train` bring back what the split and the bits have cost (see `btr train --help`).
 """
 
 import argparse
@@ -60,8 +60,9 @@ model.save_pretrained(arguments.output)
 tokenizer.save_pretrained(arguments.output)
 print(f"{arguments.output}: {k} of {layers} layers see a passage alone and leave {arguments.bits} bits a token.")
 print(f"Relative squared error of the fitted codes: {error:.2f}. Training makes them, and the answers, accurate:")
-data = "--data train-v1.1.json --teacher READER"
-print(f"    btr train decomposed --base READER --k {k} {data} --output decomposed")
+print("    btr train teacher --base READER --data train-v1.1.json --output teacher")
+data = "--teacher teacher --data train-v1.1.json"
+print(f"    btr train decomposed --base teacher --k {k} {data} --output decomposed")
 print(f"    btr train binarised --base decomposed --k {k} --bits {arguments.bits} {data} --output {arguments.output}")
 
 # The folder is a model like any other. "sqlite:///store.db" instead of "memory://" keeps the bits.

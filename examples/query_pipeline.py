@@ -24,14 +24,14 @@ QUESTIONS = [
     "How deep is the Channel Tunnel at its deepest?",
 ]
 
-# 200 passages go through the indexing pipeline of the other example: its BinaryTokenStore has their bits.
+# 120 passages go through the indexing pipeline of the other example: its BinaryTokenStore has their bits.
 documents = shipped_documents()
 with Path(__file__).with_name("indexing_pipeline.yaml").open(encoding="utf-8") as file:
-    Pipeline.load(file).run({"encoder": {"documents": documents[:200]}})
+    Pipeline.load(file).run({"encoder": {"documents": documents[:120]}})
 
-# 100 more reach the document store by another way, so that there is something to miss.
+# 180 more reach the document store by another way, so that there is something to miss.
 document_store = InMemoryDocumentStore(index="passages")
-document_store.write_documents(documents[200:300])
+document_store.write_documents(documents[120:300])
 
 pipeline = Pipeline()
 pipeline.add_component("retriever", InMemoryBM25Retriever(document_store))
@@ -39,7 +39,7 @@ token_store = BinaryTokenStore(url="sqlite:///passages.db")
 pipeline.add_component("reader", BTRReader(token_store=token_store, top_k=3, no_answer=False))
 pipeline.connect("retriever.documents", "reader.documents")
 
-saved = Path("query_pipeline.yaml")
+saved = Path("my_query_pipeline.yaml")
 with saved.open("w", encoding="utf-8") as file:
     pipeline.dump(file)
 with saved.open(encoding="utf-8") as file:

@@ -212,3 +212,19 @@ def test_the_fingerprint_is_that_of_what_decides_the_codes(split_reader):
     with torch.no_grad():
         one.model.family.layers[0].output.dense.weight.add_(1.0)
     assert SplitReader(one.model, one.tokenizer).fingerprint != SplitReader.from_pretrained(folder).fingerprint
+
+
+def test_other_codes_of_a_btr_model_are_new(split_reader):
+    folder = split_reader("bert", k=1, bits=16)
+    kept = BTRForQuestionAnswering.from_reader(folder, k=1, bits=16)
+    assert kept.binariser.decoder.any()
+    for k, bits in ((1, 24), (2, 16)):
+        new = BTRForQuestionAnswering.from_reader(folder, k=k, bits=bits)
+        assert not new.binariser.decoder.any()
+        assert torch.equal(new.qa_outputs.weight, kept.qa_outputs.weight)
+
+
+def test_a_saved_model_does_not_tell_where_its_base_lay(split_reader):
+    folder = split_reader("t5", k=1)
+    assert str(folder.parent) not in (folder / "config.json").read_text()
+    assert "plain" not in (folder / "config.json").read_text()

