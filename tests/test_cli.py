@@ -259,7 +259,7 @@ class TestEvaluate:
         assert "documents came from" not in errors
         told = json.loads(figures.read_text())
         assert [(row["task"], row["model"]) for row in told["rows"]] == [
-            ("gold", teacher), ("gold", ours), ("open", teacher), ("open", ours),
+            (task, Path(folder).name) for task in ("gold", "open") for folder in (teacher, ours)
         ]  # fmt: skip
         for row in told["rows"]:
             assert row["questions"] == 3
