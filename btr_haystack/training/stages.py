@@ -117,9 +117,7 @@ def run_stage(settings: StageSettings) -> Path:
         raise DataError(msg)
     tokenizer = AutoTokenizer.from_pretrained(settings.base)
     model = _start(settings, tokenizer, [paragraph.text for paragraph in training])
-    teacher = (
-        BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32) if settings.teacher else None
-    )
+    teacher = BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32) if settings.teacher else None
     frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
     groups = partial(
         PairDataset,
@@ -182,8 +180,8 @@ def run_stage(settings: StageSettings) -> Path:
 
 def _shareable(settings: StageSettings) -> dict[str, Any]:
     """The settings, with files and folders by their names alone."""
-    names = {"base": Path(settings.base).name, "output": Path(settings.output).name}
-    names["teacher"] = Path(settings.teacher).name if settings.teacher else None
+    paths = {"base": settings.base, "output": settings.output, "teacher": settings.teacher}
+    names = {field: Path(path).name if path else None for field, path in paths.items()}
     return dataclasses.asdict(settings) | names | {"data": [Path(file).name for file in settings.data]}
 
 
