@@ -45,9 +45,9 @@ class BTRConfig(PreTrainedConfig):
         if isinstance(encoder, dict):
             settings = dict(encoder)
             encoder = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        if encoder is not None:
-            encoder._name_or_path = ""  # else a saved configuration tells where its base once lay
         self.encoder: Any = encoder
+        if self.encoder is not None:
+            self.encoder._name_or_path = ""  # else a saved configuration tells where its base once lay
         self.k = k
         self.bits = bits
         self.code = code
