@@ -46,7 +46,7 @@ class BTRConfig(PreTrainedConfig):
             settings = dict(encoder)
             encoder = AutoConfig.for_model(settings.pop("model_type"), **settings)
         self.encoder: Any = encoder
-        if self.encoder is not None:
+        if isinstance(self.encoder, PreTrainedConfig):
             self.encoder._name_or_path = ""  # else a saved configuration tells where its base once lay
         self.k = k
         self.bits = bits
