@@ -67,8 +67,4 @@ def fit_codes(
     sample, sample_ids = torch.cat(coded), torch.cat(ids)
     embeddings = F.embedding(sample_ids, model.family.embeddings).float()
     model.binariser.fit(sample, embeddings, model.family.importance().float())
-    prior = model.binariser.prior_of(embeddings)
-    bits = model.binariser.bits_of(sample, prior) * model.keeps_bits(sample_ids)[:, None]
-    weight = model.family.importance()
-    error = ((prior + bits @ model.binariser.decoder - sample) * weight).square().sum()
-    return (error / (sample * weight).square().sum()).item()
+    return model.approximate(sample, sample_ids)[1].item()

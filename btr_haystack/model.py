@@ -227,16 +227,27 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         :param ids: (n,) their token ids.
         :returns: (n, d) decoded states, and the relative squared error of the coded vectors (a number).
         """
-        binariser = self._binariser()
         coded = self.family.calibrate(states)
+        decoded, error = self.approximate(coded, ids)
+        if self.config.scale == "stored" and self.family.stores_scale:
+            decoded = torch.cat([decoded[:, :-1], coded[:, -1:]], 1)
+        return self.family.restore(decoded), error
+
+    def approximate(self, coded: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Calibrated states through their codes and back, differentiable.
+
+        :param coded: (n, d or d + 1) of `Family.calibrate`.
+        :param ids: (n,) their token ids.
+        :returns: the decoded vectors, same shape, and their relative squared error as the next layer weighs it.
+        """
+        binariser = self._binariser()
         prior = binariser.prior_of(F.embedding(ids, self.family.embeddings))
         bits = binariser.bits_of(coded, prior) * self.keeps_bits(ids)[:, None]
         decoded = prior + bits @ binariser.decoder
         weight = self.family.importance()
         error = ((decoded - coded) * weight).square().sum() / (coded.detach() * weight).square().sum()
-        if self.config.scale == "stored" and self.family.stores_scale:
-            decoded = torch.cat([decoded[:, :-1], coded[:, -1:]], 1)
-        return self.family.restore(decoded), error
+        return decoded, error
 
     def _binariser(self) -> Binariser:
         if self.binariser is None:
