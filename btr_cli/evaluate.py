@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from btr_cli.pipelines import model_source, put_question, question_pipeline
+from btr_cli.pipelines import checked_source, put_question, question_pipeline
 from btr_haystack.errors import DataError
 from btr_haystack.metrics import exact_match, f1
 from btr_haystack.squad import Paragraph, Question, read_squad
@@ -56,7 +56,7 @@ def evaluate(
     if not drawn(paragraphs, None, seed):
         msg = f"{data} holds no question with an answer"
         raise DataError(msg)
-    names = [model_source(name) for name in ([teacher] if teacher else []) + (model or ["default"])]
+    names = [checked_source(name) for name in ([teacher] if teacher else []) + (model or ["default"])]
     rows: list[dict[str, Any]] = []
     for task in ("gold", "open") if mode == "both" else (mode,):
         asked = drawn(paragraphs, open_sample if task == "open" and open_sample else sample, seed)

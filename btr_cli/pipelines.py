@@ -10,20 +10,23 @@ from typing import Any
 from haystack import Document, Pipeline
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack.document_stores.types import DuplicatePolicy
+
+from btr_haystack.default import model_source
 
 
-def model_source(name: str) -> str:
+def checked_source(name: str) -> str:
     """
     Refuse what can only be a folder and is none: the hub's own message speaks of repositories.
 
-    :param name: folder or hub id of a model.
-    :returns: the same.
+    :param name: folder or hub id of a model, or the name of the one that comes with the package.
+    :returns: a folder or a hub id.
     :raises FileNotFoundError: if there is no such folder.
     """
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         msg = f"{name}: no such folder"
         raise FileNotFoundError(msg)
-    return name
+    return model_source(name)
 
 
 def question_pipeline(documents: list[Document], reader: Any, top_k: int) -> Pipeline:
@@ -35,7 +38,7 @@ def question_pipeline(documents: list[Document], reader: Any, top_k: int) -> Pip
     :param top_k: passages retrieved.
     """
     store = InMemoryDocumentStore()
-    store.write_documents(documents)
+    store.write_documents(documents, DuplicatePolicy.OVERWRITE)
     pipeline = Pipeline()
     pipeline.add_component("retriever", InMemoryBM25Retriever(store, top_k=top_k))
     pipeline.add_component("reader", reader)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from btr_cli.pipelines import model_source
+from btr_cli.pipelines import checked_source
 from btr_haystack.training.stages import StageSettings, Weights, run_stage
 
 
@@ -21,6 +21,7 @@ def train(
     teacher: Annotated[Path | None, typer.Option(help="Folder of the teacher (stages 2 and 3).")] = None,
     k: Annotated[int, typer.Option(help="Lower layers, which see a passage alone.")] = 6,
     bits: Annotated[int, typer.Option(help="Bits a token (stage 3).")] = 128,
+    nested: Annotated[list[int] | None, typer.Option(help="Bits that codes may be cut to; may be given again.")] = None,
     code: Annotated[str, typer.Option(help="residual, or sign (the paper's).")] = "residual",
     scale: Annotated[str, typer.Option(help="predicted, or stored in a byte a token.")] = "predicted",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
@@ -29,6 +30,7 @@ def train(
     questions: Annotated[int, typer.Option(help="Questions a passage, at most.")] = 4,
     negatives: Annotated[float, typer.Option(help="Wrong passages a question, on average.")] = 1.0,
     window: Annotated[int, typer.Option(help="Most tokens of a passage.")] = 256,
+    optimizer: Annotated[str, typer.Option(help="muon (its matrices) or adamw.")] = "muon",
     learning_rate: Annotated[float, typer.Option(help="Of the encoder.")] = 3e-4,
     head_learning_rate: Annotated[float, typer.Option(help="Of span head and codes.")] = 5e-4,
     warmup: Annotated[int, typer.Option(help="Steps over which the rates rise.")] = 50,
@@ -41,16 +43,17 @@ def train(
     distillation: Annotated[float, typer.Option(help="Weight: the teacher's upper states.")] = Weights.distillation,
     attended: Annotated[float, typer.Option(help="Share of tokens that distillation looks at.")] = Weights.attended,
     recovery: Annotated[float, typer.Option(help="Weight: a state against its code.")] = Weights.recovery,
+    first_look: Annotated[float, typer.Option(help="Weight: spans after the first upper layer.")] = Weights.first_look,
 ) -> None:
     """
     Train a teacher, then decompose it, then binarise it; on CPU or GPU, resumed when run again.
     """
     settings = StageSettings(
-        stage=stage, base=model_source(base), output=str(output), data=tuple(map(str, data)),
-        teacher=model_source(str(teacher)) if teacher else None, k=k, bits=bits, code=code, scale=scale, steps=steps,
-        groups=groups, passages=passages, questions=questions, negatives=negatives, window=window,
-        learning_rate=learning_rate, head_learning_rate=head_learning_rate, warmup=warmup, validation=validation,
-        save_every=save_every, bf16=bf16, seed=seed,
-        weights=Weights(shared, imitation, distillation, recovery, attended),
+        stage=stage, base=checked_source(base), output=str(output), data=tuple(map(str, data)),
+        teacher=checked_source(str(teacher)) if teacher else None, k=k, bits=bits, nested=tuple(nested or ()),
+        code=code, scale=scale, steps=steps, groups=groups, passages=passages, questions=questions, negatives=negatives,
+        window=window, optimizer=optimizer, learning_rate=learning_rate, head_learning_rate=head_learning_rate,
+        warmup=warmup, validation=validation, save_every=save_every, bf16=bf16, seed=seed,
+        weights=Weights(shared, imitation, distillation, recovery, first_look, attended),
     )  # fmt: skip
     typer.echo(f"saved {run_stage(settings)}")

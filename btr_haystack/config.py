@@ -4,6 +4,7 @@
 
 """The settings of a split reader, kept in config.json beside its weights."""
 
+import copy
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -45,7 +46,7 @@ class BTRConfig(PreTrainedConfig):
         if isinstance(encoder, dict):
             settings = dict(encoder)
             encoder = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        self.encoder: Any = encoder
+        self.encoder: Any = copy.deepcopy(encoder)
         if isinstance(self.encoder, PreTrainedConfig):
             self.encoder._name_or_path = ""  # else a saved configuration tells where its base once lay
         self.k = k
@@ -67,6 +68,9 @@ class BTRConfig(PreTrainedConfig):
             raise ValueError(msg)
         if self.bits is not None and self.bits < 0:
             msg = f"bits is {self.bits}; expected None (float states) or a number of bits a token, 0 or more"
+            raise ValueError(msg)
+        if self.max_query_length < 4:  # noqa: PLR2004
+            msg = f"max_query_length is {self.max_query_length}; expected 4 or more, special tokens included"
             raise ValueError(msg)
         if self.encoder is None:
             return

@@ -20,6 +20,10 @@ class FingerprintError(StoreError):
     """A store holds passages that another model encoded."""
 
 
+class NoStoreError(StoreError):
+    """There is no store yet, and nothing was said of the model that would fill it."""
+
+
 class ModelError(BTRError):
     """A checkpoint cannot become a reader."""
 

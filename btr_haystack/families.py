@@ -98,19 +98,26 @@ class Family:
 
         :param states: (rows, tokens, d).
         :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
-        :returns: (rows, tokens, d); after the last layer with the encoder's closing norm, where it has one.
+        :returns: (rows, tokens, d).
         """
         attention = self._attention_mask(states, mask)
         for layer in self.layers[first:last]:
             states = self._layer(layer, states, attention)
         return states
 
+    def close(self, states: Tensor) -> Tensor:
+        """
+        What stands between the last layer and a head: nothing, but pre-norm encoders have a norm.
+
+        :param states: (rows, tokens, d) after a layer.
+        :returns: same shape.
+        """
+        return states
+
     def _attention_mask(self, states: Tensor, mask: Tensor | None) -> Tensor | None:
         if mask is None:
             return None
-        made: Tensor | None = create_bidirectional_mask(
-            config=self.encoder.config, inputs_embeds=states, attention_mask=mask
-        )
+        made: Tensor | None = create_bidirectional_mask(self.encoder.config, states, mask)  # names differ by release
         return made
 
     def _layer(self, layer: nn.Module, states: Tensor, attention: Tensor | None) -> Tensor:
@@ -240,9 +247,12 @@ class T5Family(Family):
             bias = bias.masked_fill(~allowed, torch.finfo(bias.dtype).min)
         for layer in self.layers[first:last]:
             states = layer(states, None, bias)[0]
-        if last == len(self.layers):
-            states = self.encoder.encoder.final_layer_norm(states)
         return states
+
+    def close(self, states: Tensor) -> Tensor:
+        """The encoder's final norm, see `Family.close`."""
+        closed: Tensor = self.encoder.encoder.final_layer_norm(states)
+        return closed
 
     def attention_projections(self) -> tuple[nn.Module, nn.Module]:
         """The query and key projections of the last layer."""

@@ -6,7 +6,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from btr_haystack.families import Family, family_of, new_encoder
 
 SCALE_STEP = 0.0625  # stored scales: log rms in steps of 1/16, one byte a token
 SCALE_ZERO = 128
+HUB_ARGUMENTS = ("token", "revision", "cache_dir", "local_files_only", "subfolder")
 FUSED_GELU = {"feed_forward_proj": "gated-gelu_pytorch_tanh", "dense_act_fn": "gelu_pytorch_tanh"}
 
 
@@ -43,6 +44,11 @@ class Binariser(nn.Module):
         self.prior = nn.Parameter(torch.zeros(features + 1, width))
         self.projection = nn.Parameter(torch.zeros(width, bits))
         self.decoder = nn.Parameter(torch.zeros(bits, width))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there is anything in it: new codes are all zero and decode every passage to nothing."""
+        return any(bool(weight.any()) for weight in self.parameters())
 
     @torch.no_grad()
     def fit(self, coded: Tensor, embeddings: Tensor, importance: Tensor) -> None:
@@ -86,10 +92,12 @@ class SplitOutput(QuestionAnsweringModelOutput):
 
     :param states: (pairs, tokens, d) after the last layer.
     :param recovery: mean squared error between float state and decoded code, relative to the float state.
+    :param first_look: start and end logits that the span head gives after the first upper layer.
     """
 
     states: Tensor | None = None
     recovery: Tensor | None = None
+    first_look: tuple[Tensor, Tensor] | None = None
 
 
 class BTRPreTrainedModel(PreTrainedModel):
@@ -102,6 +110,19 @@ class BTRPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     supports_gradient_checkpointing = True
     _no_split_modules = ["T5Block", "BertLayer", "RobertaLayer", "ElectraLayer", "TransformerBlock", "MPNetLayer"]  # noqa: RUF012
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *args: Any, **kwargs: Any) -> Self:
+        """
+        Load weights and configuration, from safetensors only: other files are pickles, which can run code.
+
+        :param folder: folder or hub id.
+        :param args: of `PreTrainedModel.from_pretrained`.
+        :param kwargs: of `PreTrainedModel.from_pretrained`.
+        :raises OSError: where there is no such file.
+        """
+        model: Self = super().from_pretrained(str(folder), *args, **{**kwargs, "use_safetensors": True})
+        return model
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """
@@ -167,20 +188,35 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         states = self.family.embed(ids, start=start, segment=int(passage))
         return self.family.run(states, mask, 0, self.config.k)
 
-    def upper(self, states: Tensor, mask: Tensor | None) -> Tensor:
+    def first_upper(self, states: Tensor, mask: Tensor | None) -> Tensor:
         """
-        The layers above k over joint rows [question; passage].
+        Layer k + 1 alone, over joint rows [question; passage]; `last_upper` goes on from it.
 
         :param states: (rows, tokens, d).
         :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
+        :returns: (rows, tokens, d); `first_look` judges a row by them.
+        """
+        return self.family.run(states, mask, self.config.k, self.config.k + 1)
+
+    def last_upper(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        """
+        The layers above k + 1, and the encoder's closing norm.
+
+        :param states: (rows, tokens, d) of `first_upper`.
+        :param mask: as there.
         :returns: (rows, tokens, d).
         """
-        return self.family.run(states, mask, self.config.k, len(self.family.layers))
+        states = self.family.run(states, mask, self.config.k + 1, len(self.family.layers))
+        return self.family.close(states)
 
     def span_logits(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """(rows, tokens, d) -> start and end logits, each (rows, tokens)."""
+        """(rows, tokens, d) of `last_upper` -> start and end logits, each (rows, tokens)."""
         start, end = self.qa_outputs(states).unbind(-1)
         return start, end
+
+    def first_look(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, tokens, d) of `first_upper` -> what the span head would say of them, as `span_logits`."""
+        return self.span_logits(self.family.close(states))
 
     def keeps_bits(self, ids: Tensor) -> Tensor:
         """(any shape) token ids -> bool, same shape: False for stop tokens."""
@@ -208,46 +244,48 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         Approximate states from codes.
 
         :param prior: (n, d or d + 1) of `Binariser.prior_of`.
-        :param bits: (n, m) of -1 and +1, 0 for a token without bits.
+        :param bits: (n, m) of -1 and +1, 0 for a token without bits; or only the first of them.
         :param scales: (n,) uint8 stored scales, None where they are predicted.
         :returns: (n, d).
         """
         decoder = self._binariser().decoder
-        coded = torch.addmm(prior, bits.to(decoder.dtype), decoder) if bits.shape[1] else prior
+        coded = torch.addmm(prior, bits.to(decoder.dtype), decoder[: bits.shape[1]]) if bits.shape[1] else prior
         if scales is not None:
             exact = (scales.to(coded.dtype) - SCALE_ZERO) * SCALE_STEP
             coded = torch.cat([coded[:, :-1], exact[:, None]], 1)
         return self.family.restore(coded)
 
-    def recode(self, states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def recode(self, states: Tensor, ids: Tensor, bits: int | None = None) -> tuple[Tensor, Tensor]:
         """
         Float states through their codes and back, differentiable (straight-through).
 
         :param states: (n, d) after layer k.
         :param ids: (n,) their token ids.
+        :param bits: how many of the first bits are used; None for all.
         :returns: (n, d) decoded states, and the relative squared error of the coded vectors (a number).
         """
         coded = self.family.calibrate(states)
-        decoded, error = self.approximate(coded, ids)
+        decoded, error = self.approximate(coded, ids, bits)
         if self.config.scale == "stored" and self.family.stores_scale:
             decoded = torch.cat([decoded[:, :-1], coded[:, -1:]], 1)
         return self.family.restore(decoded), error
 
-    def approximate(self, coded: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def approximate(self, coded: Tensor, ids: Tensor, bits: int | None = None) -> tuple[Tensor, Tensor]:
         """
         Calibrated states through their codes and back, differentiable.
 
         :param coded: (n, d or d + 1) of `Family.calibrate`.
         :param ids: (n,) their token ids.
+        :param bits: how many of the first bits are used; None for all.
         :returns: the decoded vectors, same shape, and their relative squared error as the next layer weighs it.
         """
         binariser = self._binariser()
         prior = binariser.prior_of(F.embedding(ids, self.family.embeddings))
-        bits = binariser.bits_of(coded, prior) * self.keeps_bits(ids)[:, None]
-        decoded = prior + bits @ binariser.decoder
+        code = binariser.bits_of(coded, prior)[:, :bits] * self.keeps_bits(ids)[:, None]
+        decoded = prior + code @ binariser.decoder[:bits]
         weight = self.family.importance()
-        error = ((decoded - coded) * weight).square().sum() / (coded.detach() * weight).square().sum()
-        return decoded, error
+        lost, whole = ((x * weight).float().square().sum() for x in (decoded - coded, coded.detach()))
+        return decoded, lost / whole
 
     def _binariser(self) -> Binariser:
         if self.binariser is None:
@@ -266,6 +304,7 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         passage_ids: Tensor | None = None,
         passage_mask: Tensor | None = None,
         pairs: Tensor | None = None,
+        bits: int | None = None,
         **_: Any,
     ) -> QuestionAnsweringModelOutput:
         """
@@ -276,6 +315,7 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         :param question_ids: (q, tokens) question parts, with `question_mask`; each is encoded once.
         :param passage_ids: (p, tokens) passage parts, with `passage_mask`; each is encoded, and coded, once.
         :param pairs: (rows, 2) which question is read with which passage.
+        :param bits: how many of a code's first bits are used; None for all.
         :returns: logits (rows, tokens); split reading gives `SplitOutput`, its rows being [question; passage; padding].
         """
         if input_ids is not None:
@@ -297,12 +337,14 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         recovery = None
         if self.binariser is not None:
             inside = passage_mask.bool()
-            decoded, recovery = self.recode(passages[inside].float(), passage_ids[inside])
+            decoded, recovery = self.recode(passages[inside].float(), passage_ids[inside], bits)
             passages = passages.masked_scatter(inside[..., None], decoded.to(passages.dtype))
         states, mask = join(questions, question_mask, passages, passage_mask, pairs)
-        states = self.upper(states, mask)
+        states = self.first_upper(states, mask)
+        first_look = self.first_look(states)
+        states = self.last_upper(states, mask)
         start, end = self.span_logits(states)
-        return SplitOutput(start_logits=start, end_logits=end, states=states, recovery=recovery)
+        return SplitOutput(start_logits=start, end_logits=end, states=states, recovery=recovery, first_look=first_look)
 
     def _has_segments(self) -> bool:
         return getattr(self.config.encoder, "type_vocab_size", 0) > 1
@@ -323,13 +365,14 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         :param folder: folder or hub id of a question-answering checkpoint of the BERT family, of a T5 encoder with a
             span head (`qa_outputs`), or of a bare encoder (its span head is then new and must be trained).
         :param k: number of lower layers.
-        :param bits: bits a token; None for float states. New codes must be fitted (`fit`) before they are used.
+        :param bits: bits a token; None for float states. New codes must be fitted (`fit_codes`) before they are used.
         :param settings: further fields of `BTRConfig`.
         :param kwargs: for `from_pretrained` (dtype, device_map, token, ...).
         :returns: the reader; weights that a checkpoint lacks are new.
         :raises ModelError: for a kind of model that cannot be split.
         """
-        base = AutoConfig.from_pretrained(str(folder), **{n: kwargs[n] for n in ("token", "revision") if n in kwargs})
+        where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        base = AutoConfig.from_pretrained(str(folder), **where)
         if isinstance(base, BTRConfig):
             changed = base.to_dict() | {"k": k, "bits": bits} | (settings or {})
             changed.pop("model_type", None)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is kept of one document."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,3 +32,21 @@ class Passage:
     kept: np.ndarray
     codes: np.ndarray
     scales: np.ndarray | None = None
+
+
+def cut(passage: Passage, bits: int) -> Passage:
+    """
+    The passage with the first bits of its codes alone, as encoding with so many bits gives it.
+
+    >>> codes = np.array([[0b11111111, 0b11111111]], np.uint8)
+    >>> one = Passage(np.array([7], np.int32), np.array([[0, 1]], np.int32), np.array([True]), codes)
+    >>> cut(one, 11).codes.tolist()
+    [[255, 7]]
+
+    :param passage: its codes have at least `bits` bits.
+    :param bits: bits a token, 0 or more.
+    """
+    codes = passage.codes[:, : -(-bits // 8)].copy()
+    if bits % 8:
+        codes[:, -1] &= (1 << bits % 8) - 1
+    return replace(passage, codes=codes)

@@ -4,8 +4,11 @@
 
 """The split reader at work: texts into passages of codes, a question and passages into spans."""
 
+import copy
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,6 +19,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
 
@@ -23,7 +27,7 @@ from btr_haystack import binarise
 from btr_haystack.config import BTRConfig
 from btr_haystack.errors import ModelError
 from btr_haystack.fingerprint import Fingerprint
-from btr_haystack.model import BTRForQuestionAnswering
+from btr_haystack.model import HUB_ARGUMENTS, BTRForQuestionAnswering
 from btr_haystack.padding import padded
 from btr_haystack.passage import Passage
 from btr_haystack.spans import best_spans
@@ -31,6 +35,9 @@ from btr_haystack.windows import frame_of, question_part, tokenise, window_start
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 DECODED_TOKENS = 8  # times as many have their states decoded at a time
+PADDING = 0.1  # most of a batch that may be padding
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +55,9 @@ class Spans:
     start: np.ndarray
     end: np.ndarray
     score: np.ndarray
+
+
+_Batch = tuple[np.ndarray, Tensor, Tensor | None]  # numbers of the rows, their states, their mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +89,9 @@ class SplitReader:
     :param tokenizer: a fast tokenizer.
     :param max_seq_length: tokens of a joint row, question and special tokens included.
     :param stride: tokens that neighbouring windows of a long document share.
+    :param bits: how many of a code's first bits are kept, of a model that was trained for that; None for all.
     :param digest: of the weights that decide the codes; computed from the model where it is not given.
-    :raises ValueError: where a window would hold no token, or not more than the stride.
+    :raises ValueError: where a window would hold no token, or not more than the stride; where the model has fewer bits.
     :raises ModelError: where the tokenizer is slow or the model is decomposed but has no codes.
     """
 
@@ -91,12 +102,14 @@ class SplitReader:
         *,
         max_seq_length: int = 384,
         stride: int = 128,
+        bits: int | None = None,
         digest: str | None = None,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.stride = stride
+        self.bits = (model.config.bits or 0) if bits is None else bits
         self.frame = frame_of(tokenizer)
         self._digest = digest
         if model.config.k > 0 and model.binariser is None:
@@ -105,6 +118,19 @@ class SplitReader:
                 "train stage 'binarised', or fit codes with fit_codes"
             )
             raise ModelError(msg)
+        if model.binariser is not None and not model.binariser.fitted:
+            msg = (
+                "the reader's codes are new: fit them with fit_codes(model, tokenizer, texts), "
+                "or train stage 'binarised'"
+            )
+            raise ModelError(msg)
+        self._check()
+
+    def _check(self) -> None:
+        """Raises where the settings do not fit each other or the model."""
+        if not 0 <= self.bits <= (self.model.config.bits or 0):
+            msg = f"bits is {self.bits}; expected 0 to {self.model.config.bits or 0}, the bits of this model's codes"
+            raise ValueError(msg)
         if not self.joint:
             self._window()
 
@@ -115,6 +141,7 @@ class SplitReader:
         *,
         max_seq_length: int = 384,
         stride: int = 128,
+        bits: int | None = None,
         token: str | None = None,
         **kwargs: Any,
     ) -> "SplitReader":
@@ -124,13 +151,13 @@ class SplitReader:
         :param folder: folder or hub id.
         :param max_seq_length: tokens of a joint row.
         :param stride: tokens that neighbouring windows share.
+        :param bits: how many of a code's first bits are kept; None for all.
         :param token: for private models of the hub.
         :param kwargs: for `from_pretrained` of the model: dtype, device_map, revision, ...
         :raises ModelError: for a kind of model that cannot be split.
         """
-        where = {"token": token} | {name: kwargs[name] for name in ("revision", "cache_dir") if name in kwargs}
+        where = {"token": token} | {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         kwargs.setdefault("dtype", torch.float32)
-        kwargs.setdefault("use_safetensors", True)
         config = AutoConfig.from_pretrained(str(folder), **where)
         load = (
             BTRForQuestionAnswering.from_pretrained
@@ -140,15 +167,24 @@ class SplitReader:
         model = load(str(folder), token=token, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **where)
         digest = None if model.config.k == 0 else _digest_of_files(str(folder), model.config, tokenizer, where)
-        return cls(model, tokenizer, max_seq_length=max_seq_length, stride=stride, digest=digest)
+        return cls(model, tokenizer, max_seq_length=max_seq_length, stride=stride, bits=bits, digest=digest)
 
-    def with_windows(self, max_seq_length: int, stride: int) -> "SplitReader":
-        """The same model with other windows."""
-        if (max_seq_length, stride) == (self.max_seq_length, self.stride):
+    def changed(self, **settings: int) -> "SplitReader":
+        """
+        The same model, and its tables, with other windows or bits.
+
+        :param settings: `max_seq_length`, `stride` or `bits`.
+        :returns: another reader, or this one where nothing differs.
+        :raises ValueError: see the class.
+        """
+        if all(getattr(self, name) == value for name, value in settings.items()):
             return self
-        return SplitReader(
-            self.model, self.tokenizer, max_seq_length=max_seq_length, stride=stride, digest=self._digest
-        )
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        for name, value in settings.items():
+            setattr(other, name, value)
+        other._check()
+        return other
 
     @property
     def joint(self) -> bool:
@@ -167,21 +203,16 @@ class SplitReader:
             "encoder": config.encoder.model_type,
             "layers": config.encoder.num_hidden_layers,
             "k": config.k,
-            "bits": -1 if config.bits is None else config.bits,
+            "bits": -1 if config.bits is None else self.bits,
             "code": config.code,
             "scale": config.scale,
             "stop_tokens": len(config.stop_tokens),
             "width": config.encoder.hidden_size,
             **windows,
         }
-        whole = hashlib.blake2b(f"{self._digest} {sorted(windows.items())}".encode(), digest_size=16).hexdigest()
+        cut = "" if self.bits == config.bits else f" {self.bits}"
+        whole = hashlib.blake2b(f"{self._digest} {sorted(windows.items())}{cut}".encode(), digest_size=16).hexdigest()
         return Fingerprint(digest=whole, description=description)
-
-    @property
-    def question_tokens(self) -> int:
-        """Most tokens of a question that are read; the rest of a longer one is cut off."""
-        longest = self.max_seq_length // 2 if self.joint else self.model.config.max_query_length
-        return max(0, longest - self.frame.around_question)
 
     def encode(self, texts: Sequence[str], *, max_rows: int | None = None) -> list[Passage]:
         """
@@ -213,7 +244,7 @@ class SplitReader:
                         [(a, len(part)) for a, part in zip(starts, parts[rows], strict=True)], dtype=np.int32
                     ).reshape(-1, 2),
                     kept=kept,
-                    codes=_concatenate(codes[rows], (0, -(-(self.model.config.bits or 0) // 8)))[kept],
+                    codes=_concatenate(codes[rows], (0, -(-self.bits // 8)))[kept],
                     scales=None if scales is None else _concatenate(scales[rows], (0,)),
                 )
             )
@@ -231,8 +262,9 @@ class SplitReader:
             states = model.lower(ids, None if bool(mask.all()) else mask, passage=True)
             inside = mask.bool()
             bits, scale = model.code(states[inside], ids[inside])
+            packed = binarise.pack_bits(bits[:, : self.bits]).cpu()
             lengths = mask.sum(1).tolist()
-            for i, code in zip(batch, binarise.pack_bits(bits).cpu().split(lengths), strict=True):
+            for i, code in zip(batch, packed.split(lengths), strict=True):
                 codes[i] = code.numpy()
             if scale is not None:
                 for i, value in zip(batch, scale.cpu().split(lengths), strict=True):
@@ -247,6 +279,7 @@ class SplitReader:
         spans_per_window: int = 20,
         max_answer_length: int | None = None,
         max_rows: int | None = None,
+        kept_share: float = 1.0,
     ) -> list[Spans]:
         """
         Read every question with every passage; the passages are decoded once for all questions.
@@ -256,11 +289,17 @@ class SplitReader:
         :param spans_per_window: candidates of each window.
         :param max_answer_length: most tokens of an answer; None for no limit.
         :param max_rows: most windows run at a time; by default as many as fit a token budget.
+        :param kept_share: share of the windows that are read to the end: those whose best span scores highest after
+            the first upper layer. The others give no spans.
         :returns: the candidates of each question.
-        :raises ModelError: when the reader is joint (k = 0): use `read_jointly`.
+        :raises ModelError: when the reader is joint (k = 0): use `read_jointly`; when there is one upper layer only
+            and windows are to be dropped after it.
         """
         if self.joint:
             msg = "a joint reader (k = 0) has no passages of codes; use read_jointly with the texts"
+            raise ModelError(msg)
+        if kept_share < 1 and self.model.config.k + 1 == len(self.model.family.layers):
+            msg = f"kept_share is {kept_share}, but there is no layer above the first upper one; expected 1"
             raise ModelError(msg)
         rows, codes = _rows_of(passages), _codes_of(passages)
         groups = list(_groups(rows.length, DECODED_TOKENS * self._token_budget()))
@@ -269,12 +308,20 @@ class SplitReader:
         def decoded(first: int, last: int) -> Tensor:
             return self._decode(codes, int(rows.offset[first]), int(rows.offset[last - 1] + rows.length[last - 1]))
 
-        def logits(asked: Tensor) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+        def looked(asked: Tensor) -> Iterator[_Batch]:
             for first, last in groups:
                 states, length = decoded(first, last), rows.length[first:last]
                 offset = rows.offset[first:last] - rows.offset[first]
                 for batch in self._batches(length, asked.shape[1], max_rows):
-                    yield batch + first, *self._upper(asked, states, offset[batch], length[batch])
+                    joint, mask = _joint(asked, states, offset[batch], length[batch])
+                    yield batch + first, self.model.first_upper(joint, mask), mask
+
+        def logits(asked: Tensor) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+            batches, question = looked(asked), asked.shape[1]
+            if kept_share < 1:
+                batches = self._pruned(batches, rows.length, question, kept_share, max_rows)
+            for batch, states, mask in batches:
+                yield batch, *self.model.span_logits(self.model.last_upper(states, mask)[:, question:])
 
         with torch.inference_mode():
             return [
@@ -299,7 +346,7 @@ class SplitReader:
         :raises ValueError: where the question leaves no place for a window longer than the stride, or the encoder has
             too few positions.
         """
-        asked = question_part(self.frame, tokenise(self.tokenizer, [question])[0], self.max_seq_length // 2)
+        asked = self._question_part(question, self.max_seq_length // 2)
         window = self.max_seq_length - len(asked) - len(self.frame.closing)
         documents = tokenise(self.tokenizer, list(texts))
         if any(len(ids) > window for ids in documents):
@@ -350,9 +397,16 @@ class SplitReader:
 
     def _question(self, question: str) -> Tensor:
         """(1, tokens, d) states of the question alone after layer k."""
-        ids = tokenise(self.tokenizer, [question])[0]
-        part = question_part(self.frame, ids, self.model.config.max_query_length)
+        part = self._question_part(question, self.model.config.max_query_length)
         return self.model.lower(torch.tensor([part], device=self.model.device), None, passage=False)
+
+    def _question_part(self, question: str, most: int) -> list[int]:
+        """Token ids of the question with its special tokens, `most` of them at most."""
+        ids = tokenise(self.tokenizer, [question])[0]
+        fitting = most - self.frame.around_question
+        if len(ids) > fitting:
+            logger.warning("A query of %d tokens is cut: the model reads %d.", len(ids), max(0, fitting))
+        return question_part(self.frame, ids, most)
 
     @cached_property
     def _prior_table(self) -> Tensor:
@@ -370,7 +424,7 @@ class SplitReader:
 
     def _decode(self, codes: _Codes, first: int, last: int) -> Tensor:
         """(last - first, d) approximate states of tokens first to last - 1."""
-        device, bits = self.model.device, self.model.config.bits or 0
+        device, bits = self.model.device, self.bits
         prior = self._prior_table[torch.from_numpy(codes.ids[first:last]).to(device)]
         kept = codes.kept[first:last]
         packed = codes.codes[codes.before[first] : codes.before[last]]
@@ -382,19 +436,30 @@ class SplitReader:
         scales = None if codes.scales is None else torch.from_numpy(codes.scales[first:last]).to(device)
         return self.model.decode(prior, code, scales)
 
-    def _upper(self, asked: Tensor, states: Tensor, offset: np.ndarray, count: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Start and end logits (rows, tokens) of windows: they begin at `offset` in the states, with `count` tokens."""
-        device = states.device
-        length = torch.from_numpy(count).to(device)
-        place = torch.arange(int(count.max()), device=device)
-        present = place[None] < length[:, None]
-        source = (torch.from_numpy(offset).to(device)[:, None] + place).clamp(max=len(states) - 1)
-        joint = torch.cat([asked.expand(len(count), -1, -1), states[source]], 1)
-        mask = None
-        if not bool(present.all()):
-            mask = torch.cat([present.new_ones((len(count), asked.shape[1])), present], 1).long()
-        upper = self.model.upper(joint, mask)[:, asked.shape[1] :]
-        return self.model.span_logits(upper)
+    def _pruned(
+        self, batches: Iterator[_Batch], lengths: np.ndarray, question: int, share: float, max_rows: int | None
+    ) -> Iterator[_Batch]:
+        """The rows whose best span is among the best share of all, in new batches; memory grows with their number."""
+        most = math.ceil(share * len(lengths))
+        best: list[tuple[float, int, Tensor]] = []
+        for batch, states, _ in batches:
+            start, end = self.model.first_look(states[:, question:])
+            outside = ~self._inside(lengths[batch], start)
+            scores = start.masked_fill(outside, -torch.inf).amax(1) + end.masked_fill(outside, -torch.inf).amax(1)
+            for row, score, state in zip(batch.tolist(), scores.tolist(), states, strict=True):
+                best.append((score, row, state[: question + lengths[row]].clone()))
+            best = sorted(best, key=lambda one: (-one[0], one[1]))[:most]
+        kept = np.array([row for _, row, _ in best], dtype=np.int64)
+        for batch in self._batches(lengths[kept], question, max_rows):
+            states = pad_sequence([best[i][2] for i in batch], batch_first=True)
+            tokens = torch.from_numpy(lengths[kept[batch]] + question).to(states.device)
+            present = torch.arange(states.shape[1], device=states.device)[None] < tokens[:, None]
+            yield kept[batch], states, None if bool(present.all()) else present.long()
+
+    def _inside(self, lengths: np.ndarray, logits: Tensor) -> Tensor:
+        """(rows, tokens) bool: tokens of the document among `lengths` (rows,) of each window; shaped as the logits."""
+        last = torch.from_numpy(lengths - len(self.frame.closing)).to(logits.device)
+        return torch.arange(logits.shape[1], device=logits.device)[None] < last[:, None]
 
     def _spans(
         self,
@@ -404,16 +469,14 @@ class SplitReader:
         max_answer_length: int | None,
     ) -> Spans:
         """The best spans of each window, in the order of the windows."""
-        found: list[list[np.ndarray]] = [[] for _ in rows.length]
+        per_row = [np.zeros((3, 0), np.float32)] * len(rows.length)
         for batch, start, end in logits:
-            last = torch.from_numpy(rows.length[batch] - len(self.frame.closing)).to(start.device)
-            inside = torch.arange(start.shape[1], device=start.device)[None] < last[:, None]
+            inside = self._inside(rows.length[batch], start)
             score, first, final = best_spans(start, end, inside, count, max_answer_length)
             block = np.stack([score.cpu().numpy(), first.cpu().numpy(), final.cpu().numpy()])  # exact: tokens < 2**24
             for place, row in enumerate(batch):
                 one = block[:, place]
-                found[row].append(one[:, np.isfinite(one[0])])
-        per_row = [one[0] for one in found]
+                per_row[row] = one[:, np.isfinite(one[0])]
         sizes = [one.shape[1] for one in per_row]
         whole = np.concatenate(per_row, 1) if per_row else np.zeros((3, 0), np.float32)
         base = np.repeat(rows.first, sizes)
@@ -425,19 +488,35 @@ class SplitReader:
         )
 
     def _batches(self, lengths: np.ndarray, beside: int, max_rows: int | None) -> Iterator[np.ndarray]:
-        """Rows of like length together, longest first, each batch within the token budget."""
+        """Rows of like length together, longest first: each batch within the token budget, and little of it padding."""
         budget = self._token_budget()
         order = np.argsort(-lengths, kind="stable")
+        tokens = lengths[order] + beside
         first = 0
         while first < len(order):
-            fitting = max(1, budget // int(lengths[order[first]] + beside))
-            size = fitting if max_rows is None else min(fitting, max_rows)
+            most = max(1, budget // int(tokens[first]))
+            row = tokens[first : first + (most if max_rows is None else min(most, max_rows))]
+            dense = np.cumsum(row) >= (1 - PADDING) * row[0] * np.arange(1, len(row) + 1)
+            size = len(row) if dense.all() else int(dense.argmin())
             yield order[first : first + size]
             first += size
 
     def _token_budget(self) -> int:
         """Most tokens that are run at a time."""
         return BATCH_TOKENS.get(self.model.device.type, BATCH_TOKENS["cuda"])
+
+
+def _joint(asked: Tensor, states: Tensor, offset: np.ndarray, count: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    """Rows [question; window; padding] and their mask; windows begin at `offset` in the states, with `count` tokens."""
+    device = states.device
+    length = torch.from_numpy(count).to(device)
+    place = torch.arange(int(count.max()), device=device)
+    present = place[None] < length[:, None]
+    source = (torch.from_numpy(offset).to(device)[:, None] + place).clamp(max=len(states) - 1)
+    joint = torch.cat([asked.expand(len(count), -1, -1), states[source]], 1)
+    if bool(present.all()):
+        return joint, None
+    return joint, torch.cat([present.new_ones((len(count), asked.shape[1])), present], 1).long()
 
 
 def _rows_of(passages: Sequence[Passage]) -> _Rows:
@@ -492,8 +571,8 @@ def _digest(weights: dict[str, Tensor], config: BTRConfig, tokenizer: Any) -> st
     for name in sorted(weights.keys() - {"encoder.encoder.embed_tokens.weight"}):  # T5 ties it to encoder.shared
         below = name.startswith(("encoder.", "binariser.")) and not any(part in name for part in upper)
         if below and "final_layer_norm" not in name and "pooler" not in name:
-            tensor = weights[name].detach().cpu().contiguous()
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            tensor = weights[name].detach().float().cpu().contiguous()  # whatever dtype it was loaded in
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.view(torch.uint8).numpy().data)
     settings = {
         name: getattr(config, name) for name in ("k", "bits", "code", "scale", "stop_tokens", "max_query_length")

@@ -112,7 +112,7 @@ def question_part(frame: Frame, ids: list[int], longest: int) -> list[int]:
     >>> question_part(Frame((101,), (102,), (102,)), [5, 6, 7], longest=4)
     [101, 5, 6, 102]
     """
-    return [*frame.opening, *ids[: longest - frame.around_question], *frame.middle]
+    return [*frame.opening, *ids[: max(0, longest - frame.around_question)], *frame.middle]
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:

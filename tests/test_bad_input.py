@@ -13,6 +13,7 @@ from haystack import Document
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from btr_haystack import SplitReader, passage_key, spans
+from btr_haystack.errors import ModelError
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
 
 QUERY = "What is the capital of Norway?"
@@ -241,6 +242,22 @@ class TestQuestions:
             reader.run(query, documents)
 
 
+class TestNoDocuments:
+    @pytest.mark.parametrize("documents", [None, "text", b"text", 7, Document(content="text")])
+    def test_no_list(self, readers, split_reader, documents, tmp_path):
+        with pytest.raises(TypeError, match="expected a list of Documents, not"):
+            readers["split"].run(QUERY, documents)
+        store = BinaryTokenStore("a/model", f"sqlite:///{tmp_path}/a.db")  # refused before a model is looked for
+        for method in (store.run, store.write_documents, store.delete_documents):
+            with pytest.raises(TypeError, match="expected a list of Documents, not"):
+                method(documents)
+
+    def test_no_policy(self, tmp_path):
+        store = BinaryTokenStore("a/model", f"sqlite:///{tmp_path}/a.db")
+        with pytest.raises(TypeError, match="policy is 'overwrite'; expected a DuplicatePolicy"):
+            store.write_documents([], "overwrite")
+
+
 class TestParameters:
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -264,6 +281,27 @@ class TestParameters:
     def test_out_of_range_for_the_constructor(self, name, value):
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             BTRReader("a/model", **{name: value})
+
+    @pytest.mark.parametrize("value", [0, -0.1, 1.1, float("nan"), "half"])
+    def test_no_share(self, reader, documents, value):
+        with pytest.raises(ValueError, match=r"kept_share is .*; expected a share above 0 and up to 1"):
+            BTRReader("a/model", kept_share=value)
+        with pytest.raises(ValueError, match="kept_share is"):
+            reader.run(QUERY, documents, kept_share=value)
+
+    @pytest.mark.parametrize(
+        "name", ["top_k", "stride", "max_seq_length", "max_batch_size", "answers_per_seq", "max_answer_length"]
+    )
+    @pytest.mark.parametrize("value", ["5", 2.5, True])
+    def test_no_whole_number(self, reader, documents, name, value):
+        with pytest.raises(TypeError, match=f"{name} is {value!r}; expected a whole number"):
+            BTRReader("a/model", **{name: value})
+        with pytest.raises(TypeError, match=f"{name} is {value!r}; expected a whole number"):
+            reader.run(QUERY, documents, **{name: value})
+
+    def test_nothing_is_pruned_in_joint_reading(self, readers, documents):
+        with pytest.raises(ModelError, match="reads question and passage jointly"):
+            readers["joint"].run(QUERY, documents, kept_share=0.5)
 
     def test_stride_that_a_window_cannot_hold(self, reader, long_document):
         with pytest.raises(ValueError, match="stride"):

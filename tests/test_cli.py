@@ -19,6 +19,7 @@ from haystack import Document
 from btr_cli import ask, corpus, demo, evaluate, pipelines, train
 from btr_cli.main import main
 from btr_haystack import default_model_path
+from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
 from btr_haystack.squad import read_squad
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
@@ -322,20 +323,27 @@ class TestTrain:
         options = {
             "k": 3, "bits": 64, "code": "sign", "scale": "stored", "steps": 5, "groups": 6, "passages": 7,
             "questions": 8, "negatives": 0.5, "window": 99, "learning_rate": 0.01, "head_learning_rate": 0.02,
-            "warmup": 9, "validation": 0.1, "save_every": 11, "seed": 12,
+            "warmup": 9, "validation": 0.1, "save_every": 11, "seed": 12, "optimizer": "adamw",
         }  # fmt: skip
-        weights = {"shared": 0.1, "imitation": 0.2, "distillation": 0.3, "attended": 0.4, "recovery": 0.6}
+        weights = {
+            "shared": 0.1,
+            "imitation": 0.2,
+            "distillation": 0.3,
+            "attended": 0.4,
+            "recovery": 0.6,
+            "first_look": 0.7,
+        }
         given = [str(x) for name, value in (options | weights).items() for x in (f"--{name.replace('_', '-')}", value)]
         status, _, errors = btr(
             "train", "decomposed", "--base", "a/b", "--teacher", tmp_path, "--output", "o", "--data", "x",
-            "--data", "y", "--no-bf16", *given,
+            "--data", "y", "--no-bf16", "--nested", 8, "--nested", 32, *given,
         )  # fmt: skip
         assert status == 0, errors
         (settings,) = seen
         assert {name: getattr(settings, name) for name in options} == options
         assert {name: getattr(settings.weights, name) for name in weights} == weights
         assert (settings.stage, settings.base, settings.output, settings.data) == ("decomposed", "a/b", "o", ("x", "y"))
-        assert (settings.teacher, settings.bf16) == (str(tmp_path), False)
+        assert (settings.teacher, settings.bf16, settings.nested) == (str(tmp_path), False, (8, 32))
 
     def test_refusals(self, refused, squad_file, documents_file, plain_reader, tmp_path):
         output = tmp_path / "model"
@@ -354,12 +362,13 @@ class TestTrain:
         assert not output.exists()
 
 
-def test_model_source(tmp_path):
-    assert pipelines.model_source(str(tmp_path)) == str(tmp_path)
-    assert pipelines.model_source("deepset/tinyroberta-squad2") == "deepset/tinyroberta-squad2"
+def test_checked_source(tmp_path):
+    assert pipelines.checked_source(str(tmp_path)) == str(tmp_path)
+    assert pipelines.checked_source("deepset/tinyroberta-squad2") == "deepset/tinyroberta-squad2"
+    assert pipelines.checked_source(DEFAULT_MODEL) == str(default_model_path())
     for name in ("./none", "/none", "a/b/c"):
         with pytest.raises(FileNotFoundError, match="no such folder"):
-            pipelines.model_source(name)
+            pipelines.checked_source(name)
 
 
 def test_as_a_command(tmp_path):

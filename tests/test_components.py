@@ -23,7 +23,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.utils import ComponentDevice, Secret
 
-from btr_haystack import default_model_path
+from btr_haystack import SplitReader, default_model_path
 from btr_haystack.errors import FingerprintError, ModelError, StoreError
 from btr_haystack.record import passage_key
 from btr_haystack.stores import open_store
@@ -48,6 +48,12 @@ def store(split_reader, url):
 @pytest.fixture
 def reader(store):
     return BTRReader(token_store=store, top_k=5)
+
+
+def _alone(store):
+    pipeline = Pipeline()
+    pipeline.add_component("store", store)
+    return pipeline
 
 
 def told(answers):
@@ -121,6 +127,49 @@ class TestBinaryTokenStore:
         assert store.count_documents() == len(documents)
         assert store.delete_documents(documents[:1]) == 1
         assert store.report().passages == len(documents) - 1
+
+    def test_a_damaged_store_is_told_of_without_the_model(self, store, documents, url, monkeypatch):
+        Path(url.removeprefix("sqlite:///")).write_bytes(b"no database " * 99)
+        monkeypatch.setattr(BinaryTokenStore, "_load", lambda self: pytest.fail("the model was loaded"))
+        with pytest.raises(StoreError, match=r"store\.db"):
+            store.count_documents()
+
+    @pytest.mark.parametrize("bits", [0, 5, 96])
+    def test_any_number_of_bits(self, split_reader, documents, tmp_path, bits):
+        """None at all, and more than the model is wide."""
+        folder = split_reader("bert", k=2, bits=bits)
+        pipeline = Pipeline()
+        store = BinaryTokenStore(folder, f"sqlite:///{tmp_path}/{bits}.db", progress_bar=False)
+        pipeline.add_component("reader", BTRReader(token_store=store, top_k=3))
+        store.write_documents(documents)
+        out = Pipeline.loads(pipeline.dumps()).run({"reader": {"query": QUERY, "documents": documents}})["reader"]
+        assert out["cache"] == {"hits": 8, "misses": 0}
+        assert told(out["answers"]) == told(BTRReader(folder, top_k=3).run(QUERY, documents)["answers"])
+
+    def test_cut_to_fewer_bits(self, split_reader, documents, long_document, tmp_path, monkeypatch):
+        folder, mixed = split_reader("bert", k=1, bits=24), [*documents, long_document]
+        whole, short, anew = (
+            BinaryTokenStore(folder, f"sqlite:///{tmp_path}/{name}.db", bits=bits, progress_bar=False, batch_size=4)
+            for name, bits in (("whole", None), ("short", 12), ("anew", 12))
+        )
+        assert Pipeline.loads(_alone(short).dumps()).get_component("store").bits == 12
+        whole.write_documents(mixed)
+        anew.write_documents(mixed)
+        with monkeypatch.context() as patched:
+            patched.setattr(SplitReader, "encode", lambda *_, **__: pytest.fail("something was encoded"))
+            assert short.copy_from(whole) == len(mixed)
+            assert short.copy_from(whole) == 0
+        answers = [told(BTRReader(token_store=store, top_k=5).run(QUERY, mixed)["answers"]) for store in (short, anew)]
+        assert answers[0] == answers[1]
+        assert short.report().file_bytes <= whole.report().file_bytes
+        with pytest.raises(ValueError, match=r"12 bits a token and .* has 24; bits cannot be added"):
+            whole.copy_from(short)
+        with pytest.raises(FingerprintError, match="cannot be cut to"):
+            short.copy_from(BinaryTokenStore(split_reader("roberta"), f"sqlite:///{tmp_path}/other.db"))
+        with pytest.raises(ValueError, match="bits is -1; expected 0 or more"):
+            BinaryTokenStore(folder, bits=-1)
+        with pytest.raises(ValueError, match="bits is 25; expected 0 to 24"):
+            BinaryTokenStore(folder, "memory://", bits=25).warm_up()
 
     def test_a_store_that_is_not_there_yet_is_empty(self, store):
         assert store.count_documents() == 0

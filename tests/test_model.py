@@ -3,16 +3,21 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, passage
+from safetensors.torch import load_file
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from btr_haystack import BTRConfig, BTRForQuestionAnswering, SplitReader, fit_codes
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.model import join
+from btr_haystack.passage import cut
 from btr_haystack.reader import _codes_of
+from btr_haystack.record import pack, unpack
 
 IDS = torch.tensor([[5, 9, 12, 30, 7, 21], [6, 11, 8, 2, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
@@ -32,10 +37,15 @@ def test_layers_run_by_hand_are_the_encoder(joint):
     ids = IDS.masked_fill(MASK == 0, padding)
     segments = {"token_type_ids": torch.zeros_like(ids)} if joint._has_segments() else {}
     expected = joint.encoder(input_ids=ids, attention_mask=MASK, **segments).last_hidden_state
-    states = joint.family.run(joint.family.embed(ids, start=0, segment=0), MASK, 0, len(joint.family.layers))
+
+    def by_hand(ids, mask):
+        states = joint.family.run(joint.family.embed(ids, start=0, segment=0), mask, 0, len(joint.family.layers))
+        return joint.family.close(states)
+
+    states = by_hand(ids, MASK)
     inside = MASK.bool()
     assert torch.allclose(states[inside], expected[inside], atol=1e-5)
-    alone = joint.family.run(joint.family.embed(ids[1:, :4], start=0, segment=0), None, 0, len(joint.family.layers))
+    alone = by_hand(ids[1:, :4], None)
     assert torch.allclose(alone[0], expected[1, :4], atol=1e-5)
 
 
@@ -203,7 +213,7 @@ def test_the_fingerprint_is_that_of_what_decides_the_codes(split_reader):
     one = SplitReader.from_pretrained(folder)
     assert one.fingerprint == SplitReader.from_pretrained(folder, dtype=torch.bfloat16).fingerprint
     assert one.fingerprint == SplitReader(one.model, one.tokenizer).fingerprint
-    assert one.fingerprint != one.with_windows(200, 20).fingerprint
+    assert one.fingerprint != one.changed(max_seq_length=200, stride=20).fingerprint
     assert one.fingerprint != SplitReader.from_pretrained(split_reader("bert", k=2)).fingerprint
     with torch.no_grad():
         one.model.qa_outputs.weight.add_(1.0)
@@ -228,3 +238,114 @@ def test_a_saved_model_does_not_tell_where_its_base_lay(split_reader):
     folder = split_reader("t5", k=1)
     assert str(folder.parent) not in (folder / "config.json").read_text()
     assert "plain" not in (folder / "config.json").read_text()
+
+
+def test_rows_of_like_length_are_read_together(split_reader, monkeypatch):
+    reader = SplitReader.from_pretrained(split_reader("t5", k=1))
+    passages = reader.encode([" ".join([passage(0)] * times) for times in (1, 9, 2, 1, 8, 3, 1, 2, 9, 1)])
+    seen, first_upper = [], reader.model.first_upper
+
+    def watched(states, mask):
+        seen.append((states.shape[:2], int(mask.sum()) if mask is not None else states.shape[:2].numel()))
+        return first_upper(states, mask)
+
+    monkeypatch.setattr(reader.model, "first_upper", watched)
+    reader.read(["Who?"], passages)
+    assert sum(shape[0] for shape, _ in seen) == sum(len(one.windows) for one in passages)
+    assert all(tokens >= 0.9 * shape.numel() for shape, tokens in seen)
+    assert 1 < len(seen) < len(passages)
+
+
+def test_new_codes_are_refused_until_they_are_fitted(plain_reader):
+    folder = plain_reader("t5")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for bits in (0, 16):
+        model = BTRForQuestionAnswering.from_reader(folder, k=1, bits=bits)
+        with pytest.raises(ModelError, match="codes are new: fit them with fit_codes"):
+            SplitReader(model, tokenizer)
+        fit_codes(model, tokenizer, [passage(number) for number in range(9)])
+        SplitReader(model, tokenizer)
+
+
+def test_pickled_weights_are_never_loaded(plain_reader, split_reader, tmp_path):
+    for source, load in (
+        (split_reader("bert"), AutoModelForQuestionAnswering.from_pretrained),
+        (plain_reader("bert"), BTRForQuestionAnswering.from_reader),
+        (plain_reader("bert"), SplitReader.from_pretrained),
+    ):
+        folder = tmp_path / source.name
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(OSError, match="safetensors"):
+            load(str(folder))
+        with pytest.raises(OSError, match="safetensors"):
+            load(str(folder), use_safetensors=False)
+
+
+def test_the_fingerprint_does_not_depend_on_the_dtype_of_loading(split_reader, tmp_path):
+    model = BTRForQuestionAnswering.from_pretrained(split_reader("bert")).half()
+    model.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(split_reader("bert"))
+    tokenizer.save_pretrained(tmp_path)
+    of_the_file = SplitReader.from_pretrained(tmp_path).fingerprint
+    for dtype in (torch.float16, torch.float32):
+        loaded = BTRForQuestionAnswering.from_pretrained(tmp_path, dtype=dtype)
+        assert SplitReader(loaded, tokenizer).fingerprint == of_the_file
+
+
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_the_first_bits_of_a_code(family, split_reader):
+    """Encoding with fewer bits, cutting what was encoded with all, and training with fewer are one thing."""
+    whole = SplitReader.from_pretrained(split_reader(family, k=1, bits=24))
+    for bits in (0, 8, 13):
+        short = SplitReader.from_pretrained(split_reader(family, k=1, bits=24), bits=bits)
+        assert short.fingerprint == whole.changed(bits=bits).fingerprint != whole.fingerprint
+        texts = [passage(number) for number in range(4)]
+        for one, other in zip(short.encode(texts), whole.encode(texts), strict=True):
+            assert np.array_equal(one.codes, cut(other, bits).codes)
+            assert unpack(pack(one)).codes.shape == (len(one.ids), -(-bits // 8))
+        [made] = short.encode(texts[:1])
+        with torch.inference_mode():
+            ids = torch.from_numpy(made.ids).long()
+            states = short.model.lower(ids[None], None, passage=True)[0]
+            expected, _ = short.model.recode(states, ids, bits)
+            decoded = short._decode(_codes_of([made]), 0, len(ids))
+        assert torch.allclose(decoded, expected, atol=1e-4)
+    assert whole.changed(bits=24) is whole
+    for bits in (-1, 25):
+        with pytest.raises(ValueError, match=f"bits is {bits}; expected 0 to 24"):
+            whole.changed(bits=bits)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pruning_reads_the_best_windows_as_ever(family, split_reader):
+    reader = SplitReader.from_pretrained(split_reader(family, k=1))
+    passages = reader.encode([passage(number) for number in range(12)] + [""])
+    [whole] = reader.read(["Who?"], passages)
+    seen = set()
+    for share, windows in ((0.01, 1), (0.25, 3), (0.5, 6), (0.99, 12)):
+        [found] = reader.read(["Who?"], passages, kept_share=share, max_rows=5)
+        kept = set(found.passage.tolist())
+        assert len(kept) == windows
+        assert seen <= kept  # more windows are these and others
+        seen = kept
+        chosen = np.isin(whole.passage, list(kept))
+        assert np.array_equal(found.passage, whole.passage[chosen])
+        assert np.array_equal(found.start, whole.start[chosen])
+        assert np.allclose(found.score, whole.score[chosen], atol=1e-4)
+    with pytest.raises(ModelError, match="no layer above the first upper one"):
+        SplitReader.from_pretrained(split_reader(family, k=2)).read(["Who?"], [], kept_share=0.5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cuda_and_cpu_agree(family, split_reader):
+    """A store written on one is read on the other."""
+    folder = split_reader(family, k=1)
+    texts = [passage(number) for number in range(6)]
+    cpu, cuda = (SplitReader.from_pretrained(folder, device_map=device) for device in ("cpu", "cuda"))
+    assert cpu.fingerprint == cuda.fingerprint
+    for written in (cpu.encode(texts), cuda.encode(texts)):
+        [ours], [theirs] = cpu.read(["Who?"], written), cuda.read(["Who?"], written)
+        assert np.allclose(np.sort(ours.score), np.sort(theirs.score), atol=1e-3)

@@ -14,8 +14,9 @@ from btr_haystack import BTRForQuestionAnswering, SplitReader
 from btr_haystack.errors import DataError
 from btr_haystack.squad import Paragraph, Question, read_squad
 from btr_haystack.training.data import PairDataset, collate
+from btr_haystack.training.optimizer import new_optimizer
 from btr_haystack.training.stages import StageSettings, run_stage, split_articles
-from btr_haystack.training.trainer import places_of
+from btr_haystack.training.trainer import Weights, places_of
 from btr_haystack.windows import frame_of
 
 
@@ -110,7 +111,7 @@ def test_three_stages_make_a_reader(family, plain_reader, squad_file, tmp_path):
     assert len(reader.read(["What of 3?"], reader.encode([passage(3)]))[0].score)
     record = json.loads((binarised / "training.json").read_text())
     assert record["settings"]["stage"] == "binarised"
-    assert any("eval_loss" in entry or "train_loss" in entry for entry in record["history"])
+    assert any("eval_loss" in entry for entry in record["history"])
     before = AutoTokenizer.from_pretrained(plain_reader(family)).backend_tokenizer.to_str()
     assert AutoTokenizer.from_pretrained(binarised).backend_tokenizer.to_str() == before
 
@@ -121,9 +122,11 @@ def test_training_lowers_the_loss(plain_reader, squad_file, tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_killed_stage_goes_on_where_it_stopped(plain_reader, squad_file, tmp_path, monkeypatch):
-    whole = run_stage(settings_for("teacher", plain_reader("bert"), tmp_path / "whole", squad_file))
-    cut = settings_for("teacher", plain_reader("bert"), tmp_path / "cut", squad_file)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_killed_stage_goes_on_where_it_stopped(optimizer, plain_reader, squad_file, tmp_path, monkeypatch):
+    base = plain_reader("bert")
+    whole = run_stage(settings_for("teacher", base, tmp_path / "whole", squad_file, optimizer=optimizer))
+    cut = settings_for("teacher", base, tmp_path / "cut", squad_file, optimizer=optimizer)
     with monkeypatch.context() as patched:
         patched.setattr(BTRForQuestionAnswering, "save_pretrained", _fail_on_second_call())
         with pytest.raises(KeyboardInterrupt):
@@ -133,6 +136,68 @@ def test_a_killed_stage_goes_on_where_it_stopped(plain_reader, squad_file, tmp_p
     weights = [BTRForQuestionAnswering.from_pretrained(folder).state_dict() for folder in (whole, resumed)]
     for name, value in weights[0].items():
         assert torch.allclose(value, weights[1][name], atol=2e-3), name
+
+
+def test_a_folder_of_other_settings_is_refused(plain_reader, squad_file, tmp_path):
+    base, output = plain_reader("bert"), tmp_path / "out"
+    run_stage(settings_for("teacher", base, output, squad_file))
+    before = (output / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"seed was 0 and is 1\. Give the same settings, or another output folder"):
+        run_stage(settings_for("teacher", base, output, squad_file, seed=1))
+    assert (output / "model.safetensors").read_bytes() == before
+    run_stage(settings_for("teacher", base, output, squad_file, steps=8))
+    assert (output / "model.safetensors").read_bytes() != before
+
+
+def test_codes_that_can_be_cut(plain_reader, squad_file, tmp_path):
+    base, teacher, output = plain_reader("t5"), tmp_path / "teacher", tmp_path / "nested"
+    run_stage(settings_for("teacher", base, teacher, squad_file))
+    weights = Weights(first_look=0.3)
+    settings = settings_for(
+        "binarised", teacher, output, squad_file, teacher=str(teacher), nested=(4, 8), weights=weights, steps=50
+    )
+    run_stage(settings)
+    history = json.loads((output / "training.json").read_text())["history"]
+    assert any("loss_first_look" in entry for entry in history)
+    short = SplitReader.from_pretrained(output, bits=4)
+    assert len(short.read(["What of 3?"], short.encode([passage(3)]), kept_share=0.5)[0].score)
+    with pytest.raises(ValueError, match=r"nested is \(16,\); expected numbers of bits above 0 and below bits = 16"):
+        settings_for("binarised", base, output, squad_file, teacher="t", nested=(16,))
+
+
+def test_a_group_is_a_paragraph_and_its_rivals(squad_file):
+    tokenizer = make_tokenizer("bert")
+    texts = ["Oslo lies in Norway.", "Bread needs yeast.", "Norway has Oslo and Bergen.", "Yeast and flour make bread."]
+    asked = ["Where is Oslo?", "What does bread need?", "What has Norway?", "What do yeast and flour make?"]
+    paragraphs = [
+        Paragraph(f"t{n}", text, (Question(str(n), question, ((text.split()[0], 0),)),))
+        for n, (text, question) in enumerate(zip(texts, asked, strict=True))
+    ]
+    dataset = PairDataset(paragraphs, tokenizer, frame_of(tokenizer), length=8, passages=2)
+    for epoch in range(4):
+        assert {frozenset(group) for group in dataset._epoch(epoch)} == {frozenset({0, 2}), frozenset({1, 3})}
+
+
+def test_muon_takes_matrices_and_adamw_the_rest():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
+    head = list(model[2].parameters())
+    optimizer = new_optimizer(model, head, kind="muon", learning_rate=0.1, new_learning_rate=0.2)
+    matrices, vectors, new = (group["params"] for group in optimizer.param_groups)
+    assert [tuple(weight.shape) for weight in matrices] == [(4, 3)]
+    assert {weight.ndim for weight in vectors} == {1}
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.1, 0.2]
+    assert [id(weight) for weight in new] == [id(weight) for weight in head]
+
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    model(torch.ones(1, 3)).square().sum().backward()
+    optimizer.step()
+    assert all(not torch.equal(weight, before[name]) for name, weight in model.named_parameters() if weight.grad.any())
+    optimizer.load_state_dict(optimizer.state_dict())
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0  # what a scheduler does
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    optimizer.step()
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
 
 
 def _fail_on_second_call():
@@ -150,6 +215,8 @@ def _fail_on_second_call():
 def test_what_cannot_be_trained_is_refused_before_work(plain_reader, squad_file, tmp_path):
     with pytest.raises(ValueError, match="stage is 'other'"):
         settings_for("other", "x", tmp_path, squad_file)
+    with pytest.raises(ValueError, match="optimizer is 'sgd'"):
+        settings_for("teacher", "x", tmp_path, squad_file, optimizer="sgd")
     with pytest.raises(ValueError, match="imitates a teacher"):
         settings_for("binarised", "x", tmp_path, squad_file)
     empty = tmp_path / "empty.json"

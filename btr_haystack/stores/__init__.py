@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from btr_haystack.errors import StoreError
+from btr_haystack.errors import NoStoreError, StoreError
 from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.stores.base import Store
 from btr_haystack.stores.memory import MemoryStore
@@ -31,12 +31,13 @@ def open_store(url: str, fingerprint: Fingerprint | None) -> Store:
     :param fingerprint: of the model that will write and read; None opens an existing store with the one it holds.
     :returns: the store, to be closed after use.
     :raises FingerprintError: if the store holds passages of another model.
+    :raises NoStoreError: if there is none to open and no fingerprint to make one.
     :raises StoreError: if the url has another form, or the store cannot be opened or made.
     """
     if url == _MEMORY:
         if fingerprint is None:
             msg = "A new memory store needs the fingerprint of the model whose passages it will hold, not None."
-            raise StoreError(msg)
+            raise NoStoreError(msg)
         return MemoryStore(fingerprint)
     path = url.removeprefix(_SQLITE) if isinstance(url, str) and url.startswith(_SQLITE) else ""
     if path in {"", ":memory:"} or "\0" in path:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakSet
 
-from btr_haystack.errors import FingerprintError, StoreError
+from btr_haystack.errors import FingerprintError, NoStoreError, StoreError
 from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.stores.base import Store, checked_items, checked_keys
 
@@ -154,8 +154,10 @@ class SQLiteStore(Store):
         """See `Store`. The log goes into the file first, unless somebody is using it; then its records count twice."""
         with self._use(self._reader) as connection, suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA busy_timeout = 0")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
         return sum(_size(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm"))
 
     def close(self) -> None:
@@ -178,7 +180,7 @@ class SQLiteStore(Store):
         if held is None:
             if fingerprint is None:
                 msg = f"There is no store in {self.path}, and making one takes the fingerprint of the model, not None."
-                raise StoreError(msg)
+                raise NoStoreError(msg)
             self._create(fingerprint)
             return self._open(fingerprint)
         if fingerprint is not None and fingerprint != held:

@@ -2,10 +2,9 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""Question-passage pairs for training: neighbours of one article in a group, so that wrong passages are near misses."""
+"""Question-passage pairs for training: the passages of a group are rivals in retrieval, wrong ones near misses."""
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,10 @@ from torch.utils.data import Dataset
 
 from btr_haystack.padding import padded
 from btr_haystack.squad import Paragraph
+from btr_haystack.training.retrieval import rivals
 from btr_haystack.windows import Frame, clean, question_part, window_starts
+
+LIKE = 1.3  # lengths are alike where neither is so many times the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Passages of one article, as token ids of their passage parts, and the pairs made of them."""
+    """Passages, as token ids of their passage parts, and the pairs made of them."""
 
     passages: list[list[int]]
     pairs: list[Pair]
@@ -101,6 +103,7 @@ class PairDataset(Dataset[Group]):
             [question_part(frame, next(ids), max_query_length) for _ in paragraph.questions]
             for paragraph in self.paragraphs
         ]
+        self.rivals = rivals(self.paragraphs) if passages > 1 else [[] for _ in self.paragraphs]
         self._epochs: dict[int, list[list[int]]] = {}
         self.per_epoch = len(self._epoch(0))
 
@@ -116,16 +119,20 @@ class PairDataset(Dataset[Group]):
         return self._group(members, random.Random(f"{self.seed}/{index}"))  # noqa: S311
 
     def _epoch(self, number: int) -> list[list[int]]:
-        """Paragraphs of one article, of like length (padding), in groups; groups in random order."""
+        """Each paragraph once, with those of its rivals that are left, of like length (padding) where there are any."""
         if number not in self._epochs:
             rng = random.Random(f"{self.seed}/epoch {number}")  # noqa: S311
-            articles: dict[str, list[int]] = defaultdict(list)
-            for i, paragraph in enumerate(self.paragraphs):
-                articles[paragraph.title].append(i)
+            left = dict.fromkeys(rng.sample(range(len(self.paragraphs)), len(self.paragraphs)))
             groups = []
-            for members in articles.values():
-                ordered = sorted(members, key=lambda i: len(self.tokens[i].ids) * rng.uniform(0.8, 1.25))
-                groups += [ordered[i : i + self.passages] for i in range(0, len(ordered), self.passages)]
+            while left:
+                first = next(iter(left))
+                size = len(self.tokens[first].ids)
+                free = [other for other in self.rivals[first] if other in left]
+                free.sort(key=lambda other: not 1 / LIKE <= len(self.tokens[other].ids) / max(size, 1) <= LIKE)
+                members = [first, *free[: self.passages - 1]]
+                groups.append(members)
+                for member in members:
+                    del left[member]
             rng.shuffle(groups)
             self._epochs = {number: groups}
         return self._epochs[number]

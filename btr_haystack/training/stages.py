@@ -22,11 +22,14 @@ from btr_haystack.fit import fit_codes
 from btr_haystack.model import BTRForQuestionAnswering
 from btr_haystack.squad import Paragraph, read_squad
 from btr_haystack.training.data import PairDataset, collate
+from btr_haystack.training.optimizer import new_optimizer
 from btr_haystack.training.trainer import ReaderTrainer, Weights
 from btr_haystack.windows import frame_of
 
 logger = logging.getLogger(__name__)
 
+SETTINGS_FILE = "settings.json"
+OPTIMIZERS = ("muon", "adamw")
 STAGES = ("teacher", "decomposed", "binarised")
 
 
@@ -43,6 +46,7 @@ class StageSettings:
     :param k: number of lower layers (stages 2 and 3).
     :param bits: bits a token (stage 3).
     :param code: "residual" or "sign".
+    :param nested: numbers of bits below `bits` that codes can be cut to afterwards; each step draws one, or all bits.
     :param scale: "predicted" or "stored".
     :param stop_tokens: token ids without bits.
     :param steps: optimiser steps.
@@ -51,6 +55,7 @@ class StageSettings:
     :param questions: questions a passage, at most.
     :param negatives: wrong passages a question, on average.
     :param window: most tokens of a passage.
+    :param optimizer: "muon" or "adamw" (`new_optimizer`).
     :param learning_rate: of the encoder; falls linearly to 0.
     :param head_learning_rate: of span head and codes.
     :param warmup: steps over which the rates rise.
@@ -68,6 +73,7 @@ class StageSettings:
     teacher: str | None = None
     k: int = 6
     bits: int = 128
+    nested: tuple[int, ...] = ()
     code: str = "residual"
     scale: str = "predicted"
     stop_tokens: tuple[int, ...] = ()
@@ -77,6 +83,7 @@ class StageSettings:
     questions: int = 4
     negatives: float = 1.0
     window: int = 256
+    optimizer: str = "muon"
     learning_rate: float = 3e-4
     head_learning_rate: float = 5e-4
     warmup: int = 50
@@ -90,6 +97,12 @@ class StageSettings:
         """Refuse what cannot be trained, before anything is loaded."""
         if self.stage not in STAGES:
             msg = f"stage is {self.stage!r}; expected one of {', '.join(STAGES)}"
+            raise ValueError(msg)
+        if self.optimizer not in OPTIMIZERS:
+            msg = f"optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}"
+            raise ValueError(msg)
+        if any(not 0 < bits < self.bits for bits in self.nested):
+            msg = f"nested is {self.nested}; expected numbers of bits above 0 and below bits = {self.bits}"
             raise ValueError(msg)
         if self.stage != "teacher" and self.teacher is None:
             msg = f"stage {self.stage!r} imitates a teacher: give the folder of one (made by stage 'teacher')"
@@ -107,8 +120,10 @@ def run_stage(settings: StageSettings) -> Path:
     :returns: the output folder: config.json, model.safetensors (float16), tokenizer, training.json.
     :raises DataError: where the files hold nothing to train on.
     :raises ModelError: where the base cannot be split.
+    :raises ValueError: where the output folder belongs to a stage with other settings.
     """
     output = Path(settings.output)
+    _check_resumable(output, settings)
     torch.manual_seed(settings.seed)
     paragraphs = [paragraph for file in settings.data for paragraph in read_squad(file)]
     training, held_out = split_articles(paragraphs, settings.validation, settings.seed)
@@ -130,9 +145,7 @@ def run_stage(settings: StageSettings) -> Path:
         max_query_length=model.config.max_query_length,
         seed=settings.seed,
     )
-    devices = max(torch.cuda.device_count(), 1)
-    dataset = groups(training, length=settings.steps * settings.groups * devices)
-    validation = groups(held_out, length=40) if held_out else None
+    validation = groups(held_out, length=40) if any(paragraph.questions for paragraph in held_out) else None
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=settings.steps,
@@ -156,6 +169,10 @@ def run_stage(settings: StageSettings) -> Path:
         seed=settings.seed,
         dataloader_num_workers=0,
     )
+    if arguments.n_gpu > 1:
+        msg = f"there are {arguments.n_gpu} GPUs: start with torchrun --nproc_per_node {arguments.n_gpu}, or show one"
+        raise ValueError(msg)
+    dataset = groups(training, length=settings.steps * settings.groups * arguments.world_size)
     trainer = ReaderTrainer(
         model=model,
         args=arguments,
@@ -167,7 +184,10 @@ def run_stage(settings: StageSettings) -> Path:
         frame=frame,
         pad=pad,
         weights=settings.weights,
+        nested=settings.nested if settings.stage == "binarised" else (),
     )
+    output.mkdir(parents=True, exist_ok=True)
+    (output / SETTINGS_FILE).write_text(json.dumps(_shareable(settings), indent=1) + "\n")
     trainer.train(resume_from_checkpoint=last_checkpoint(output))
     if trainer.is_world_process_zero():
         history = trainer.state.log_history
@@ -176,6 +196,21 @@ def run_stage(settings: StageSettings) -> Path:
         record = {"settings": _shareable(settings), "history": history}
         (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     return output
+
+
+def _check_resumable(output: Path, settings: StageSettings) -> None:
+    """Refuse to go on in a folder that other settings began."""
+    begun = output / SETTINGS_FILE
+    if not begun.is_file():
+        return
+    before, now = json.loads(begun.read_text()), json.loads(json.dumps(_shareable(settings)))
+    differing = [name for name in now if before.get(name) != now[name] and name not in ("steps", "save_every")]
+    if differing:
+        changes = ", ".join(f"{name} was {before.get(name)!r} and is {now[name]!r}" for name in differing)
+        msg = (
+            f"{output} holds a stage that began otherwise: {changes}. Give the same settings, or another output folder"
+        )
+        raise ValueError(msg)
 
 
 def _shareable(settings: StageSettings) -> dict[str, Any]:
@@ -236,7 +271,7 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
 
 def _optimizer(model: BTRForQuestionAnswering, settings: StageSettings) -> torch.optim.Optimizer:
     new = [*model.qa_outputs.parameters(), *(model.binariser.parameters() if model.binariser is not None else [])]
-    known = {id(weight) for weight in new}
-    body = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in known]
-    parts = [{"params": body, "lr": settings.learning_rate}, {"params": new, "lr": settings.head_learning_rate}]
-    return torch.optim.AdamW(parts, weight_decay=0.01, fused=True)
+    return new_optimizer(
+        model, new, kind=settings.optimizer, learning_rate=settings.learning_rate,
+        new_learning_rate=settings.head_learning_rate,
+    )  # fmt: skip

@@ -4,6 +4,7 @@
 
 """The three stages' losses in transformers' Trainer."""
 
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ class Weights:
     :param imitation: divergence from the teacher's spans.
     :param distillation: squared error to the teacher's upper states.
     :param recovery: squared error between a state and its code.
+    :param first_look: spans competing across passages after the first upper layer, by which passages can be pruned.
     :param attended: r, the share of passage tokens that the distillation loss looks at.
     """
 
@@ -32,6 +34,7 @@ class Weights:
     imitation: float = 1.0
     distillation: float = 1.0
     recovery: float = 1.0
+    first_look: float = 0.0
     attended: float = 0.5
 
 
@@ -91,6 +94,7 @@ class ReaderTrainer(Trainer):
     :param frame: special tokens of the tokenizer.
     :param pad: padding token id.
     :param weights: of the losses.
+    :param nested: numbers of bits, one of which is drawn for each step in place of all; codes can then be cut to it.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class ReaderTrainer(Trainer):
         frame: Frame,
         pad: int,
         weights: Weights,
+        nested: tuple[int, ...] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -108,6 +113,7 @@ class ReaderTrainer(Trainer):
         self.frame = frame
         self.pad = pad
         self.weights = weights
+        self.nested = nested
         self._parts: dict[str, list[Tensor]] = {}
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
@@ -117,12 +123,17 @@ class ReaderTrainer(Trainer):
         if unwrapped.config.k == 0:
             out = model(input_ids=places.ids, attention_mask=places.mask, token_type_ids=places.segments)
         else:
-            out = model(**{name: inputs[name] for name in SPLIT_INPUTS})
+            out = model(**{name: inputs[name] for name in SPLIT_INPUTS}, bits=self._bits(training=model.training))
         start, end = out.start_logits, out.end_logits
         parts = {"span": losses.span_loss(start, end, places.allowed, places.targets)}
         parts["shared"] = self.weights.shared * losses.shared_span_loss(
             start, end, places.inside, places.targets, inputs["group"], places.answered
         )
+        if self.weights.first_look and unwrapped.config.k:
+            look = losses.shared_span_loss(
+                *out.first_look, places.inside, places.targets, inputs["group"], places.answered
+            )
+            parts["first_look"] = self.weights.first_look * look
         if self.teacher is not None and bool(places.answered.any()):
             taught = places.rows(places.answered)  # where there is nothing to find, the task says all there is to say
             theirs, attention = self._ask_teacher(taught)
@@ -135,10 +146,16 @@ class ReaderTrainer(Trainer):
             parts["distillation"] = self.weights.distillation * distance
         if out.recovery is not None:
             parts["recovery"] = self.weights.recovery * out.recovery
-        for name, value in parts.items():
+        for name, value in parts.items() if model.training else ():
             self._parts.setdefault(name, []).append(value.detach().float())
         loss = torch.stack([value.float() for value in parts.values()]).sum()
         return (loss, out) if return_outputs else loss
+
+    def _bits(self, *, training: bool) -> int | None:
+        """How many bits this step uses; None for all."""
+        if not self.nested or not training:
+            return None
+        return random.Random(f"{self.args.seed}/{self.state.global_step}").choice((None, *self.nested))  # noqa: S311
 
     @torch.no_grad()
     def _ask_teacher(self, places: Places) -> tuple[Any, Tensor]:

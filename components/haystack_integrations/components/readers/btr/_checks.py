@@ -5,6 +5,7 @@
 """What both components refuse, or warn of, before any work."""
 
 from collections.abc import Iterable
+from types import UnionType
 from typing import Any
 
 from haystack import Document, logging
@@ -35,15 +36,28 @@ def check_documents(documents: Iterable[Any]) -> list[Document]:
     :returns: the same, as a list.
     :raises TypeError: at something else.
     """
-    if isinstance(documents, Document):
-        msg = "expected a list of Documents, not a single one"
-        raise TypeError(msg)
+    check_stream(documents)
     checked = list(documents)
     for document in checked:
         if not isinstance(document, Document):
             msg = f"expected Documents, not {type(document).__name__}: {str(document)[:60]!r}"
             raise TypeError(msg)
     return checked
+
+
+def check_stream(documents: Any) -> None:
+    """
+    Refuse what cannot give one Document after another.
+
+    :param documents: what a caller gave.
+    :raises TypeError: at something else.
+    """
+    if isinstance(documents, Document):
+        msg = "expected a list of Documents, not a single one"
+        raise TypeError(msg)
+    if isinstance(documents, str | bytes) or not isinstance(documents, Iterable):
+        msg = f"expected a list of Documents, not {type(documents).__name__}: {str(documents)[:60]!r}"
+        raise TypeError(msg)
 
 
 def check_queries(queries: Iterable[Any]) -> None:
@@ -70,6 +84,7 @@ def check_windows(max_seq_length: int, stride: int) -> None:
     :param stride: tokens that neighbouring windows share.
     :raises ValueError: where a window would hold no token, or not more than the stride.
     """
+    check_at_least(0, max_seq_length=max_seq_length, stride=stride)
     if max_seq_length < 1 or not 0 <= stride < max_seq_length:
         msg = (
             f"max_seq_length is {max_seq_length} and stride is {stride}; expected a length of 1 or more, "
@@ -78,15 +93,21 @@ def check_windows(max_seq_length: int, stride: int) -> None:
         raise ValueError(msg)
 
 
-def check_at_least(least: int, **values: float | None) -> None:
+def check_at_least(least: int, kind: type | UnionType = int, **values: float | None) -> None:
     """
     Refuse numbers that are too small.
 
     :param least: the smallest that is allowed.
+    :param kind: what numbers they are: whole ones, or `int | float`.
     :param values: numbers by the names of their parameters; None passes.
+    :raises TypeError: at the first that is no number.
     :raises ValueError: at the first that is too small.
     """
     for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            expected = "a whole number" if kind is int else "a number"
+            msg = f"{name} is {value!r}; expected {expected}, {least} or more"
+            raise TypeError(msg)
         if value is not None and value < least:
             msg = f"{name} is {value}; expected {least} or more"
             raise ValueError(msg)

@@ -26,6 +26,7 @@ def load_reader(
     model_kwargs: dict[str, Any] | None,
     max_seq_length: int,
     stride: int,
+    bits: int | None,
 ) -> SplitReader:
     """
     Load a model onto its device.
@@ -36,6 +37,7 @@ def load_reader(
     :param model_kwargs: for `from_pretrained`.
     :param max_seq_length: tokens of question and passage together.
     :param stride: tokens that neighbouring windows share.
+    :param bits: how many of a code's first bits are kept; None for all.
     :returns: the reader.
     """
     resolved = token.resolve_value() if token else None
@@ -45,7 +47,7 @@ def load_reader(
     if not kwargs.get("device_map"):
         kwargs["device_map"] = ComponentDevice.resolve_device(device).to_hf()
     return SplitReader.from_pretrained(
-        model_source(model), max_seq_length=max_seq_length, stride=stride, token=resolved, **kwargs
+        model_source(model), max_seq_length=max_seq_length, stride=stride, bits=bits, token=resolved, **kwargs
     )
 
 

@@ -16,13 +16,20 @@ from haystack.utils import ComponentDevice, Secret
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from btr_haystack.default import DEFAULT_MODEL
-from btr_haystack.errors import FingerprintError, ModelError, StoreError
+from btr_haystack.errors import FingerprintError, ModelError, NoStoreError
 from btr_haystack.fingerprint import Fingerprint
+from btr_haystack.passage import cut
 from btr_haystack.reader import SplitReader
 from btr_haystack.record import pack, passage_key
 from btr_haystack.report import StoreReport, report
 from btr_haystack.stores import Store, open_store
-from haystack_integrations.components.readers.btr._checks import check_device, check_documents, check_windows
+from haystack_integrations.components.readers.btr._checks import (
+    check_at_least,
+    check_device,
+    check_documents,
+    check_stream,
+    check_windows,
+)
 from haystack_integrations.components.readers.btr._model import (
     load_reader,
     settings_from_dict,
@@ -68,6 +75,7 @@ class BinaryTokenStore:
         batch_size: int = CHUNK,
         progress_bar: bool = True,
         model_kwargs: dict[str, Any] | None = None,
+        bits: int | None = None,
     ) -> None:
         """
         Set up the store; nothing is loaded or opened before it is used.
@@ -93,6 +101,9 @@ class BinaryTokenStore:
             Whether to show a progress bar while encoding.
         :param model_kwargs:
             Additional keyword arguments for the model's `from_pretrained`.
+        :param bits:
+            How many of a code's first bits are kept; `None` for all. The model must have been trained for it
+            (`btr train --nested`). Fixed for a store.
         :raises ValueError:
             If a number is out of range.
         """
@@ -100,6 +111,7 @@ class BinaryTokenStore:
             msg = f"batch_size is {batch_size}; expected 1 document or more"
             raise ValueError(msg)
         check_windows(max_seq_length, stride)
+        check_at_least(0, bits=bits)
         check_device(device, model_kwargs)
         self.model_name_or_path = str(model)
         self.url = url
@@ -110,6 +122,7 @@ class BinaryTokenStore:
         self.batch_size = batch_size
         self.progress_bar = progress_bar
         self.model_kwargs = model_kwargs
+        self.bits = bits
         self._reader: SplitReader | None = None
         self._store: Store | None = None
 
@@ -137,6 +150,7 @@ class BinaryTokenStore:
             stride=self.stride,
             batch_size=self.batch_size,
             progress_bar=self.progress_bar,
+            bits=self.bits,
         )
 
     @classmethod
@@ -184,6 +198,7 @@ class BinaryTokenStore:
             model_kwargs=self.model_kwargs,
             max_seq_length=self.max_seq_length,
             stride=self.stride,
+            bits=self.bits,
         )
         if reader.joint:
             msg = (
@@ -240,14 +255,18 @@ class BinaryTokenStore:
             Documents to encode, in a list or from anything that gives one after another.
         :param policy:
             What to do with a text that the store has already: `SKIP` it (also `NONE`, the default), `OVERWRITE` it, or
-            `FAIL`.
+            `FAIL`, which leaves the batches before it written.
         :returns:
             How many passages were encoded and written.
         :raises DuplicateDocumentError:
             If a text is in the store already and the policy is `FAIL`.
         :raises TypeError:
-            If something is not a Document.
+            If something is not a Document, or the policy is none.
         """
+        check_stream(documents)
+        if not isinstance(policy, DuplicatePolicy):
+            msg = f"policy is {policy!r}; expected a DuplicatePolicy: NONE, SKIP, OVERWRITE or FAIL"
+            raise TypeError(msg)
         self.warm_up()
         total = len(documents) if isinstance(documents, Sized) else None
         written = empty = 0
@@ -269,12 +288,47 @@ class BinaryTokenStore:
             present = stored_passages(store, new)
             known = len(texts) - len(new.keys() - present)
             if policy is DuplicatePolicy.FAIL and known:
-                msg = f"{known} of {len(texts)} documents have a text that was written already."
+                msg = f"{known} of {len(texts)} documents of this batch have a text that was written already."
                 raise DuplicateDocumentError(msg)
             new = {key: text for key, text in new.items() if key not in present}
         passages = reader.encode(list(new.values()))
         store.put_many((key, pack(passage)) for key, passage in zip(new, passages, strict=True))
         return len(new)
+
+    def copy_from(self, other: "BinaryTokenStore") -> int:
+        """
+        Takes over the passages of another store, cut to this store's `bits`; nothing is encoded.
+
+        Each batch is committed. After an interruption, call it again.
+
+        :param other:
+            A store of the same model and windows, with as many bits or more.
+        :returns:
+            How many passages were copied; those that are here already are not.
+        :raises ValueError:
+            If the other store has fewer bits.
+        :raises FingerprintError:
+            If the other store holds passages of another model, or cut into other windows.
+        """
+        reader, source = self.reader, other._opened()
+        bits = (reader.model.config.bits or 0) if other.bits is None else other.bits
+        if bits < reader.bits:
+            msg = f"{other.url} has {bits} bits a token and {self.url} has {reader.bits}; bits cannot be added"
+            raise ValueError(msg)
+        expected = reader.changed(bits=bits).fingerprint
+        if source.fingerprint != expected:
+            msg = f"{other.url} holds passages encoded by {source.fingerprint}; they cannot be cut to {expected}."
+            raise FingerprintError(msg)
+        store = self.open(reader.fingerprint)
+        copied = 0
+        with tqdm(total=len(source), desc="Copying passages", disable=not self.progress_bar) as bar:
+            for keys in in_chunks(source.keys(), self.batch_size):
+                new = [key for key, record in zip(keys, store.get_many(keys), strict=True) if record is None]
+                passages = stored_passages(source, new)
+                store.put_many((key, pack(cut(passage, reader.bits))) for key, passage in passages.items())
+                copied += len(passages)
+                bar.update(len(keys))
+        return copied
 
     def count_documents(self) -> int:
         """
@@ -300,6 +354,7 @@ class BinaryTokenStore:
         :raises TypeError:
             If something is not a Document.
         """
+        check_stream(documents)
         store = self._opened()
         deleted = 0
         for batch in in_chunks(documents, self.batch_size):
@@ -327,7 +382,7 @@ class BinaryTokenStore:
         if self._store is None:
             try:
                 self._store = open_store(self.url, None)
-            except StoreError:  # a new one needs the model's fingerprint
+            except NoStoreError:  # a new one needs the model's fingerprint
                 return self.open(self.reader.fingerprint)
         return self._store
 

@@ -17,7 +17,6 @@ from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import ModelError
 from btr_haystack.reader import Spans, SplitReader
 from btr_haystack.stores import open_store
-from btr_haystack.windows import tokenise
 from haystack_integrations.components.readers.btr._answers import AnswerRules, candidates, choose, distinct
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
@@ -51,6 +50,7 @@ class _Settings:
     max_batch_size: int | None
     answers_per_seq: int
     max_answer_length: int | None
+    kept_share: float
     rules: AnswerRules
 
 
@@ -67,7 +67,7 @@ class BTRReader:
     """
     Locates and extracts answers to a given query from Documents, reading them from bits.
 
-    It takes the place of `TransformersExtractiveReader`: same parameters, same outputs, same scores. The lower layers
+    It takes the place of `TransformersExtractiveReader`: same parameters, same outputs. The lower layers
     of its model have seen the documents beforehand and left a few bits a token in a `BinaryTokenStore`; at question
     time only the upper layers run. A document that the store lacks is encoded on the spot, and written back if the
     store can be written.
@@ -111,6 +111,7 @@ class BTRReader:
         token_store: BinaryTokenStore | None = None,
         max_answer_length: int | None = None,
         progress_bar: bool = False,
+        kept_share: float = 1.0,
     ) -> None:
         """
         Set up the reader; nothing is loaded before it is used.
@@ -152,11 +153,14 @@ class BTRReader:
             Additional keyword arguments passed to the model's `from_pretrained`. If `None`, those of the token store.
         :param token_store:
             Where the documents' bits are. Its `max_seq_length` and `stride` must be the reader's. Without a store, the
-            reader keeps the bits of the last 50,000 documents that it has read in memory.
+            reader keeps the bits of the last 50,000 documents that it has encoded in memory.
         :param max_answer_length:
             Most tokens of an answer; `None` for no limit.
         :param progress_bar:
             Whether to show a progress bar while documents are encoded that the store lacks.
+        :param kept_share:
+            Share of the windows that are read to the end, above 0 and up to 1: those that look best after the first
+            upper layer. Less is faster and loses answers.
         :raises ValueError:
             If a number is out of range, or the token store has other windows than the reader.
         """
@@ -188,6 +192,7 @@ class BTRReader:
         self.token_store = token_store
         self.max_answer_length = max_answer_length
         self.progress_bar = progress_bar
+        self.kept_share = kept_share
         self._settings()
         self._loaded: _Loaded | None = None
 
@@ -222,6 +227,7 @@ class BTRReader:
             token_store=self.token_store,
             max_answer_length=self.max_answer_length,
             progress_bar=self.progress_bar,
+            kept_share=self.kept_share,
         )
 
     @classmethod
@@ -266,6 +272,7 @@ class BTRReader:
                 model_kwargs=self.model_kwargs,
                 max_seq_length=self.max_seq_length,
                 stride=self.stride,
+                bits=store.bits if store is not None else None,
             )
         if store is not None:
             if reader.joint:
@@ -303,6 +310,7 @@ class BTRReader:
         no_answer: bool | None = None,
         overlap_threshold: float | None = AS_CONSTRUCTED,
         max_answer_length: int | None = None,
+        kept_share: float | None = None,
     ) -> dict[str, Any]:
         """
         Locates and extracts answers from the given Documents using the given query.
@@ -334,6 +342,8 @@ class BTRReader:
             supplied threshold. `None` keeps all answers; a negative number, as by default, means the constructor's.
         :param max_answer_length:
             Most tokens of an answer.
+        :param kept_share:
+            Share of the windows that are read to the end.
         :returns:
             - `answers`: List of answers sorted by (desc.) answer score.
             - `cache`: how many documents came from the store ("hits") and how many had to be encoded ("misses").
@@ -352,6 +362,7 @@ class BTRReader:
             no_answer=no_answer,
             overlap_threshold=overlap_threshold,
             max_answer_length=max_answer_length,
+            kept_share=kept_share,
         )
         answers, cache = self._answer([query], documents, settings)
         return {"answers": answers[0], "cache": cache}
@@ -408,9 +419,10 @@ class BTRReader:
         no_answer: bool | None = None,
         overlap_threshold: float | None = AS_CONSTRUCTED,
         max_answer_length: int | None = None,
+        kept_share: float | None = None,
     ) -> _Settings:
         """What a run goes by, checked."""
-        if overlap_threshold is not None and overlap_threshold < 0:
+        if isinstance(overlap_threshold, int | float) and overlap_threshold < 0:
             overlap_threshold = self.overlap_threshold
         settings = _Settings(
             max_seq_length=_first(max_seq_length, self.max_seq_length),
@@ -418,6 +430,7 @@ class BTRReader:
             max_batch_size=_first(max_batch_size, self.max_batch_size),
             answers_per_seq=_first(answers_per_seq, self.answers_per_seq, ANSWERS_PER_SEQ),
             max_answer_length=_first(max_answer_length, self.max_answer_length),
+            kept_share=_first(kept_share, self.kept_share),
             rules=AnswerRules(
                 top_k=_first(top_k, self.top_k),
                 score_threshold=_first(score_threshold, self.score_threshold),
@@ -427,15 +440,19 @@ class BTRReader:
             ),
         )
         check_windows(settings.max_seq_length, settings.stride)
-        check_at_least(0, top_k=settings.rules.top_k, overlap_threshold=overlap_threshold)
+        check_at_least(0, top_k=settings.rules.top_k)
+        check_at_least(0, int | float, overlap_threshold=overlap_threshold)
         check_at_least(
             1,
             max_batch_size=settings.max_batch_size,
             answers_per_seq=settings.answers_per_seq,
             max_answer_length=settings.max_answer_length,
         )
-        if not self.calibration_factor > 0:
-            msg = f"calibration_factor is {self.calibration_factor}; expected a number above 0"
+        if not (isinstance(settings.kept_share, int | float) and 0 < settings.kept_share <= 1):
+            msg = f"kept_share is {settings.kept_share!r}; expected a share above 0 and up to 1"
+            raise ValueError(msg)
+        if not (isinstance(self.calibration_factor, int | float) and self.calibration_factor > 0):
+            msg = f"calibration_factor is {self.calibration_factor!r}; expected a number above 0"
             raise ValueError(msg)
         return settings
 
@@ -468,20 +485,19 @@ class BTRReader:
         self, loaded: _Loaded, queries: Sequence[str], texts: list[str], settings: _Settings
     ) -> tuple[list[Spans], int]:
         """Candidates for each query, and how many texts came from the store."""
-        reader = loaded.reader.with_windows(settings.max_seq_length, settings.stride)
-        longest = max((len(ids) for ids in tokenise(reader.tokenizer, list(queries))), default=0)
-        if longest > reader.question_tokens:
-            logger.warning(
-                "A query of {longest} tokens is cut: the model reads {read}.",
-                longest=longest,
-                read=reader.question_tokens,
-            )
+        reader = loaded.reader.changed(max_seq_length=settings.max_seq_length, stride=settings.stride)
         limits: dict[str, Any] = {
             "spans_per_window": settings.answers_per_seq,
             "max_answer_length": settings.max_answer_length,
             "max_rows": settings.max_batch_size,
         }
         if loaded.passages is None:
+            if settings.kept_share < 1:
+                msg = (
+                    f"kept_share is {settings.kept_share}, but {self.model_name_or_path} reads question and passage "
+                    "jointly (k = 0) and prunes nothing; expected 1, or a BTR model"
+                )
+                raise ModelError(msg)
             return [reader.read_jointly(query, texts, **limits) for query in queries], 0
         if reader is loaded.reader:
             passages, hits = loaded.passages.fetch(
@@ -497,7 +513,7 @@ class BTRReader:
                 stride=settings.stride,
             )
             passages, hits = reader.encode(texts, max_rows=settings.max_batch_size), 0
-        return reader.read(queries, passages, **limits), hits
+        return reader.read(queries, passages, kept_share=settings.kept_share, **limits), hits
 
 
 def _first(*values: Any) -> Any:
