@@ -19,10 +19,11 @@ from rich.progress import track
 from rich.table import Table
 
 from btr_cli.pipelines import checked_source, put_question, question_pipeline
+from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
 from btr_haystack.metrics import exact_match, f1
 from btr_haystack.squad import Paragraph, Question, read_squad
-from haystack_integrations.components.readers.btr import BTRReader
+from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
 
 Asked = tuple[Paragraph, Question]
 
@@ -41,6 +42,8 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     top_k: Annotated[int, typer.Option(min=1, help="Passages retrieved in the open task.")] = 10,
     max_answer_length: Annotated[int, typer.Option(min=0, help="Most tokens of an answer; 0: no limit.")] = 30,
+    bits: Annotated[int | None, typer.Option(min=0, help="Bits kept a token; default: all of the model's.")] = None,
+    kept_share: Annotated[float, typer.Option(help="Share of the windows that are read to the end.")] = 1.0,
     output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
 ) -> None:
     """
@@ -61,8 +64,14 @@ def evaluate(
     for task in ("gold", "open") if mode == "both" else (mode,):
         asked = drawn(paragraphs, open_sample if task == "open" and open_sample else sample, seed)
         for name in names:
-            chosen = None if name == "default" else name
-            reader = BTRReader(chosen, top_k=1, no_answer=False, max_answer_length=max_answer_length or None)
+            settings: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": max_answer_length or None}
+            if name == teacher:
+                reader = BTRReader(name, **settings)
+            else:
+                chosen = DEFAULT_MODEL if name == "default" else name
+                store = None if bits is None else BinaryTokenStore(chosen, "memory://", bits=bits)
+                reader = BTRReader(chosen, token_store=store, kept_share=kept_share, **settings)
+            reader.warm_up()
             ask = on_gold(reader) if task == "gold" else on_retrieved(reader, paragraphs, top_k)
             who = {"task": task, "model": Path(name).name, "teacher": name == teacher}
             rows.append({**who, **score(asked, ask, f"{task} {Path(name).name}")})
@@ -73,7 +82,8 @@ def evaluate(
             row["share_of_teacher_f1"] = row["f1"] / base[row["task"]]["f1"]
     Console().print(as_table(rows, escape(f"{data.name}, seed {seed}")))
     if output:
-        figures = {"data": data.name, "seed": seed, "top_k": top_k, "rows": rows}
+        figures = {"data": data.name, "seed": seed, "top_k": top_k, "bits": bits, "kept_share": kept_share}
+        figures["rows"] = rows
         output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 

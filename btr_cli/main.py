@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from btr_cli.ask import ask
+from btr_cli.benchmark import benchmark
 from btr_cli.demo import demo
 from btr_cli.evaluate import evaluate
 from btr_cli.train import train
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(evaluate)
+app.command()(benchmark)
 app.command()(ask)
 app.command()(demo)
 

@@ -29,6 +29,13 @@ def checked_source(name: str) -> str:
     return model_source(name)
 
 
+def filled(documents: list[Document]) -> InMemoryDocumentStore:
+    """A document store in memory; documents with the same id are one."""
+    store = InMemoryDocumentStore()
+    store.write_documents(documents, DuplicatePolicy.OVERWRITE)
+    return store
+
+
 def question_pipeline(documents: list[Document], reader: Any, top_k: int) -> Pipeline:
     """
     Retrieve with BM25, then read.
@@ -37,10 +44,8 @@ def question_pipeline(documents: list[Document], reader: Any, top_k: int) -> Pip
     :param reader: a reader component.
     :param top_k: passages retrieved.
     """
-    store = InMemoryDocumentStore()
-    store.write_documents(documents, DuplicatePolicy.OVERWRITE)
     pipeline = Pipeline()
-    pipeline.add_component("retriever", InMemoryBM25Retriever(store, top_k=top_k))
+    pipeline.add_component("retriever", InMemoryBM25Retriever(filled(documents), top_k=top_k))
     pipeline.add_component("reader", reader)
     pipeline.connect("retriever.documents", "reader.documents")
     return pipeline

@@ -40,7 +40,8 @@ pipeline.close()
 with BinaryTokenStore(url=URL) as store:  # opened without its model, which only encoding needs
     report = store.report()
 print(report)
-print(f"{report.bytes_per_token:.1f} bytes a token, {report.float32_bytes_per_token:,} as float states")
+floats = f"{report.float32_bytes_per_token:,} as float32 states, {report.float16_bytes_per_token:,} as float16"
+print(f"{report.bytes_per_token:.1f} bytes a token; {floats}")
 
 # The store is ready for questions: the passages come from their bits.
 with Path(__file__).with_name("query_pipeline.yaml").open(encoding="utf-8") as file:

@@ -184,6 +184,12 @@ class TestAsk:
             assert store.count_documents() == len(SENTENCES)
         assert btr(*given)[0] == 0
 
+    def test_the_same_document_twice(self, btr, split_reader, lines):
+        path = lines({"text": SENTENCES[0]}, {"text": SENTENCES[0]}, {"text": SENTENCES[1]})
+        status, output, errors = btr("ask", QUERY, "--documents", path, "--model", split_reader())
+        assert status == 0, errors
+        assert "0 encoded now" in output
+
     def test_nothing_is_markup(self, btr, split_reader, lines):
         path = lines({"text": "[/of] [red] Oslo [0]", "title": "[/title]"})
         status, output, _ = btr("ask", "Is [/Oslo] [bold]?", "--documents", path, "--model", split_reader())
@@ -233,13 +239,14 @@ class TestDemo:
     def test_tables(self, btr, tiny_default, plain_reader, monkeypatch):
         questions = [{"question": QUERY}, {"question": "Which animal is the fastest?"}]
         monkeypatch.setattr(demo, "shipped_questions", lambda: questions)
-        monkeypatch.setattr(demo, "ordinary_reader", lambda: BTRReader(plain_reader("bert"), no_answer=False))
+        monkeypatch.setattr(demo, "ordinary_reader", lambda _: BTRReader(plain_reader("bert"), no_answer=False))
         status, output, _ = btr("demo")
         assert status == 0
         assert "10 of 10 passages encoded" in output
         assert all(one["question"] in output for one in questions)
-        assert output.count("0 misses") == len(questions)
-        assert "128 (float32 states)" in output
+        rows = [line.split("│") for line in output.splitlines() if line.count("│") == 7]
+        assert [row[-2].strip() for row in rows if row[-3].strip()] == ["0"] * len(questions)
+        assert "128, 64 in half (states)" in output
         assert "(all counted)" in output
         assert "0 of 10 passages encoded" in btr("demo")[1]
 
@@ -301,6 +308,49 @@ class TestEvaluate:
     def test_numbers_out_of_range(self, btr, squad_file):
         for option in ("--sample", "--open-sample", "--top-k"):
             assert btr("evaluate", squad_file, option, 0)[0] == 2
+
+    def test_fewer_bits_and_pruning(self, btr, squad_file, split_reader, plain_reader, tmp_path):
+        figures = tmp_path / "figures.json"
+        status, _, errors = btr(
+            "evaluate", squad_file, "--model", split_reader(k=1, bits=24), "--teacher", plain_reader("bert"),
+            "--bits", 8, "--kept-share", 0.5, "--output", figures,
+        )  # fmt: skip
+        assert status == 0, errors
+        told = json.loads(figures.read_text())
+        assert (told["bits"], told["kept_share"]) == (8, 0.5)
+
+
+class TestBenchmark:
+    def test_every_setting(self, btr, squad_file, split_reader, plain_reader, tmp_path):
+        figures, picture = tmp_path / "figures.json", tmp_path / "pareto.png"
+        status, output, errors = btr(
+            "benchmark", squad_file, "--model", split_reader(k=1, bits=24), "--teacher", plain_reader("bert"),
+            "--pareto", "--bits", 24, "--bits", 8, "--top-k", 2, "--output", figures, "--plot", picture,
+        )  # fmt: skip
+        assert status == 0, errors
+        assert "bytes a token" in output
+        told = json.loads(figures.read_text())
+        assert [(row["bits"], row["kept_share"]) for row in told["rows"]] == [
+            (bits, share) for bits in (24, 8) for share in (1.0, 0.5, 0.3)
+        ]
+        sizes = {row["bits"]: row["bytes_a_token"] for row in told["rows"]}
+        assert sizes[8] < sizes[24]
+        assert all(row["ms"] > 0 and row["times_faster"] > 0 for row in told["rows"])
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+    def test_the_default_setting_alone(self, btr, squad_file, split_reader, plain_reader):
+        given = ("--model", split_reader(k=1), "--teacher", plain_reader("bert"), "--sample", 1)
+        status, output, errors = btr("benchmark", squad_file, *given)
+        assert status == 0, errors
+        assert [line.split("│")[1:3] for line in output.splitlines() if line.startswith("│")] == [
+            [" 16   ", " 100%    "]
+        ]
+
+    def test_refusals(self, refused, squad_file, plain_reader, split_reader, tmp_path):
+        teacher = ("--teacher", plain_reader("bert"))
+        assert "no such folder" in refused("benchmark", squad_file, *teacher, "--plot", tmp_path / "none" / "a.png")
+        given = (*teacher, "--model", split_reader(k=1, bits=24))
+        assert "bits is 25; expected 0 to 24" in refused("benchmark", squad_file, *given, "--bits", 25)
 
 
 class TestTrain:

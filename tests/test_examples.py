@@ -104,6 +104,15 @@ runpy.run_path({example!r})
     assert "pip install faiss-cpu" in run(tmp_path, "", code=code)
 
 
+@needs_default_model
+@pytest.mark.slow
+def test_first_block_of_the_readme(tmp_path):
+    block = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n", 1)[1].split("```", 1)[0]
+    told = run(tmp_path, "", code=block)
+    assert len(told.splitlines()) == 1
+    assert "Dinant" in told
+
+
 def test_own_model(tmp_path, plain_reader):
     told = run(tmp_path, "own_model.py", "--bits", "64")
     assert "random weights" in told
