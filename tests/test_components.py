@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,14 @@ from btr_haystack import SplitReader, default_model_path
 from btr_haystack.errors import FingerprintError, ModelError, StoreError
 from btr_haystack.record import passage_key
 from btr_haystack.stores import open_store
-from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader, _answers, _model
+from haystack_integrations.components.readers.btr import (
+    BinaryTokenStore,
+    BTRReader,
+    _answers,
+    _model,
+    binary_token_store,
+    btr_reader,
+)
 from haystack_integrations.components.readers.btr._read_through import ReadThrough
 
 QUERY = "What is the capital of Norway?"
@@ -362,6 +370,19 @@ class TestBTRReader:
         reader = BTRReader(token_store=BinaryTokenStore(split_reader(), url=url))
         assert reader.run(QUERY, documents)["cache"] == {"hits": 3, "misses": 5}
 
+    def test_threads_load_once(self, split_reader, documents, url, monkeypatch):
+        loads, load = [], btr_reader.load_reader
+        for module in (btr_reader, binary_token_store):
+            monkeypatch.setattr(module, "load_reader", lambda *a, **k: loads.append(time.sleep(0.1)) or load(*a, **k))
+        for store in (None, BinaryTokenStore(split_reader(), url, progress_bar=False)):
+            reader = BTRReader(None if store else split_reader(), token_store=store)
+            loads.clear()
+            with ThreadPoolExecutor(4) as threads:
+                outs = list(threads.map(lambda n, r=reader: r.run(QUERY, documents[n : n + 5]), range(4)))
+            assert len(loads) == 1
+            assert all(out["answers"] for out in outs)
+            assert reader.run(QUERY, documents)["cache"] == {"hits": 8, "misses": 0}
+
     def test_many_questions_over_shared_passages(self, reader, documents, long_document):
         queries = [QUERY, "Who wrote letters from Cairo?", "", QUERY]
         mixed = [*documents, long_document]
@@ -440,7 +461,7 @@ class TestBTRReader:
         )
         monkeypatch.setenv("HF_API_TOKEN", "secret-token")
         token = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False)
-        settings = {"token": token, "max_seq_length": 256, "stride": 64}
+        settings = {"token": token, "max_seq_length": 256, "stride": 64, "bits": 8}
         _model.load_reader("a/b", device=None, model_kwargs={"torch_dtype": torch.float16}, **settings)
         device = ComponentDevice.resolve_device(None).to_hf()
         expected = {"folder": "a/b", "max_seq_length": 256, "stride": 64, "token": "secret-token"}

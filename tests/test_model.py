@@ -8,9 +8,18 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, passage
+from conftest import FAMILIES, make_tokenizer, passage
 from safetensors.torch import load_file
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoTokenizer,
+    CamembertConfig,
+    CamembertForQuestionAnswering,
+    GPT2Config,
+    GPT2LMHeadModel,
+    XLMRobertaConfig,
+    XLMRobertaForQuestionAnswering,
+)
 
 from btr_haystack import BTRConfig, BTRForQuestionAnswering, SplitReader, fit_codes
 from btr_haystack.errors import DataError, ModelError
@@ -47,6 +56,25 @@ def test_layers_run_by_hand_are_the_encoder(joint):
     assert torch.allclose(states[inside], expected[inside], atol=1e-5)
     alone = by_hand(ids[1:, :4], None)
     assert torch.allclose(alone[0], expected[1, :4], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [(XLMRobertaConfig, XLMRobertaForQuestionAnswering), (CamembertConfig, CamembertForQuestionAnswering)],
+)
+def test_kin_of_roberta(config, kind, tmp_path):
+    tokenizer = make_tokenizer("roberta")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+    ordinary = kind(config(vocab_size=len(tokenizer), pad_token_id=1, type_vocab_size=1, **sizes)).eval()
+    ordinary.save_pretrained(tmp_path)
+    inputs = {"input_ids": IDS[:1], "attention_mask": MASK[:1]}
+    with torch.no_grad():
+        ours, theirs = BTRForQuestionAnswering.from_reader(tmp_path).eval()(**inputs), ordinary(**inputs)
+    assert torch.allclose(ours.start_logits, theirs.start_logits, atol=1e-5)
+    model = BTRForQuestionAnswering.from_reader(tmp_path, k=2, bits=16)
+    fit_codes(model, tokenizer, [passage(number) for number in range(9)])
+    reader = SplitReader(model, tokenizer)
+    assert len(reader.read(["Who?"], reader.encode([passage(0)]))[0].score) == 20
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,6 +4,7 @@
 
 """What both components do with their model: load it, save and restore its settings, name it."""
 
+import threading
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from btr_haystack.default import model_source
 from btr_haystack.reader import SplitReader
 
 T = TypeVar("T")
+
+LOADING = threading.RLock()  # of the module, not of a component: that can be copied, a lock cannot
 
 
 def load_reader(

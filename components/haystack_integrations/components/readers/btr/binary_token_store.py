@@ -31,6 +31,7 @@ from haystack_integrations.components.readers.btr._checks import (
     check_windows,
 )
 from haystack_integrations.components.readers.btr._model import (
+    LOADING,
     load_reader,
     settings_from_dict,
     settings_to_dict,
@@ -186,9 +187,11 @@ class BinaryTokenStore:
         return self._warm()
 
     def _warm(self) -> SplitReader:
-        if self._reader is None:
-            self._reader = self._load()
-        return self._reader
+        reader = self._reader
+        if reader is None:
+            with LOADING:
+                reader = self._reader = self._reader or self._load()
+        return reader
 
     def _load(self) -> SplitReader:
         reader = load_reader(
@@ -222,14 +225,14 @@ class BinaryTokenStore:
         :raises StoreError:
             If the store cannot be opened.
         """
-        if self._store is None:
-            self._store = open_store(self.url, fingerprint)
-        elif self._store.fingerprint != fingerprint:
-            msg = (
-                f"{self.url} holds passages encoded by {self._store.fingerprint}; they are of no use to {fingerprint}."
-            )
+        with LOADING:
+            if self._store is None:
+                self._store = open_store(self.url, fingerprint)
+            store = self._store
+        if store.fingerprint != fingerprint:
+            msg = f"{self.url} holds passages encoded by {store.fingerprint}; they are of no use to {fingerprint}."
             raise FingerprintError(msg)
-        return self._store
+        return store
 
     @component.output_types(documents=list[Document], documents_written=int)
     def run(self, documents: list[Document]) -> dict[str, Any]:
@@ -379,12 +382,13 @@ class BinaryTokenStore:
 
     def _opened(self) -> Store:
         """The open store. One that exists is opened without the model."""
-        if self._store is None:
-            try:
-                self._store = open_store(self.url, None)
-            except NoStoreError:  # a new one needs the model's fingerprint
-                return self.open(self.reader.fingerprint)
-        return self._store
+        with LOADING:
+            if self._store is None:
+                try:
+                    self._store = open_store(self.url, None)
+                except NoStoreError:  # a new one needs the model's fingerprint
+                    return self.open(self.reader.fingerprint)
+            return self._store
 
     def close(self) -> None:
         """

@@ -26,6 +26,7 @@ from haystack_integrations.components.readers.btr._checks import (
     check_windows,
 )
 from haystack_integrations.components.readers.btr._model import (
+    LOADING,
     load_reader,
     settings_from_dict,
     settings_to_dict,
@@ -256,9 +257,11 @@ class BTRReader:
         self._warm()
 
     def _warm(self) -> _Loaded:
-        if self._loaded is None:
-            self._loaded = self._load()
-        return self._loaded
+        loaded = self._loaded
+        if loaded is None:
+            with LOADING:
+                loaded = self._loaded = self._loaded or self._load()
+        return loaded
 
     def _load(self) -> _Loaded:
         store = self.token_store
