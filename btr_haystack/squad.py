@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,26 @@ def read_squad(path: str | Path) -> list[Paragraph]:
             reader.questions_dropped,
         )
     return paragraphs
+
+
+def merged(paragraphs: Iterable[Paragraph]) -> list[Paragraph]:
+    """
+    One paragraph for each text of an article, with the questions of all files that have it.
+
+    >>> one = Paragraph("Oslo", "Oslo is a town.", (Question("1", "What is Oslo?", (("a town", 8),)),))
+    >>> other = Paragraph("Oslo", "Oslo is a town.", (one.questions[0], Question("2", "Who is Oslo?", ())))
+    >>> [[question.id for question in found.questions] for found in merged([one, other])]
+    [['1', '2']]
+
+    :param paragraphs: Of `read_squad`, one file's behind another's.
+    :returns: In order of first appearance; of questions with the same id the first.
+    """
+    found: dict[tuple[str, str], dict[str, Question]] = {}
+    for paragraph in paragraphs:
+        questions = found.setdefault((paragraph.title, paragraph.text), {})
+        for question in paragraph.questions:
+            questions.setdefault(question.id, question)
+    return [Paragraph(title, text, tuple(questions.values())) for (title, text), questions in found.items()]
 
 
 def _load(path: Path) -> Any:

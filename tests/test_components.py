@@ -464,7 +464,7 @@ class TestBTRReader:
         settings = {"token": token, "max_seq_length": 256, "stride": 64, "bits": 8}
         _model.load_reader("a/b", device=None, model_kwargs={"torch_dtype": torch.float16}, **settings)
         device = ComponentDevice.resolve_device(None).to_hf()
-        expected = {"folder": "a/b", "max_seq_length": 256, "stride": 64, "token": "secret-token"}
+        expected = {"folder": "a/b", "max_seq_length": 256, "stride": 64, "bits": 8, "token": "secret-token"}
         assert given == expected | {"dtype": torch.float16, "device_map": device}
         given.clear()
         _model.load_reader("a/b", device=None, model_kwargs={"device_map": {"": "cpu:0"}}, **settings)
@@ -502,6 +502,7 @@ class TestSaved:
                 "stride": 32,
                 "batch_size": 8,
                 "progress_bar": False,
+                "bits": None,
                 "model_kwargs": {"dtype": "torch.float16", "revision": "main"},
             },
         }

@@ -157,7 +157,7 @@ class PairDataset(Dataset[Group]):
                     other for other, j in enumerate(members)
                     if other != place and not any(a.lower() in self.paragraphs[j].text.lower() for a, _ in answers)
                 ]  # fmt: skip
-                wrong = int(self.negatives + rng.random())
+                wrong = int(self.negatives + rng.random()) if answers else 0  # it is one itself
                 for other in rng.sample(others, min(wrong, len(others))):
                     pairs.append(Pair(part, other, -1, -1, group))
                 group += 1

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, TrainingArguments
 from btr_haystack.errors import DataError
 from btr_haystack.fit import fit_codes
 from btr_haystack.model import BTRForQuestionAnswering
-from btr_haystack.squad import Paragraph, read_squad
+from btr_haystack.squad import Paragraph, merged, read_squad
 from btr_haystack.training.data import PairDataset, collate
 from btr_haystack.training.optimizer import new_optimizer
 from btr_haystack.training.trainer import ReaderTrainer, Weights
@@ -125,7 +125,7 @@ def run_stage(settings: StageSettings) -> Path:
     output = Path(settings.output)
     _check_resumable(output, settings)
     torch.manual_seed(settings.seed)
-    paragraphs = [paragraph for file in settings.data for paragraph in read_squad(file)]
+    paragraphs = merged(paragraph for file in settings.data for paragraph in read_squad(file))
     training, held_out = split_articles(paragraphs, settings.validation, settings.seed)
     if not any(paragraph.questions for paragraph in training):
         msg = f"no question to train on in {', '.join(settings.data)} (validation share {settings.validation})"
