@@ -4,6 +4,7 @@
 
 """`btr train`: one stage of training."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ def train(
     nested: Annotated[list[int] | None, typer.Option(help="Bits that codes may be cut to; may be given again.")] = None,
     code: Annotated[str, typer.Option(help="residual, or sign (the paper's).")] = "residual",
     scale: Annotated[str, typer.Option(help="predicted, or stored in a byte a token.")] = "predicted",
+    frozen_lower: Annotated[bool, typer.Option("--frozen-lower", help="Leave the lower layers as they are.")] = False,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
     groups: Annotated[int, typer.Option(help="Groups of passages a step and device.")] = 1,
     passages: Annotated[int, typer.Option(help="Passages a group.")] = 4,
@@ -48,12 +50,16 @@ def train(
     """
     Train a teacher, then decompose it, then binarise it; on CPU or GPU, resumed when run again.
     """
-    settings = StageSettings(
-        stage=stage, base=checked_source(base), output=str(output), data=tuple(map(str, data)),
-        teacher=checked_source(str(teacher)) if teacher else None, k=k, bits=bits, nested=tuple(nested or ()),
-        code=code, scale=scale, steps=steps, groups=groups, passages=passages, questions=questions, negatives=negatives,
-        window=window, optimizer=optimizer, learning_rate=learning_rate, head_learning_rate=head_learning_rate,
-        warmup=warmup, validation=validation, save_every=save_every, bf16=bf16, seed=seed,
-        weights=Weights(shared, imitation, distillation, recovery, first_look, attended),
-    )  # fmt: skip
+    given = locals().copy()
+    weights = Weights(**{field.name: given[field.name] for field in fields(Weights)})
+    own = {field.name: given[field.name] for field in fields(StageSettings) if field.name in given}
+    changed = {
+        "base": checked_source(base),
+        "output": str(output),
+        "data": tuple(map(str, data)),
+        "teacher": checked_source(str(teacher)) if teacher else None,
+        "nested": tuple(nested or ()),
+        "weights": weights,
+    }
+    settings = StageSettings(**{**own, **changed})
     typer.echo(f"saved {run_stage(settings)}")

@@ -165,6 +165,21 @@ def test_codes_that_can_be_cut(plain_reader, squad_file, tmp_path):
         settings_for("binarised", base, output, squad_file, teacher="t", nested=(16,))
 
 
+def test_frozen_lower_layers_stay(plain_reader, squad_file, tmp_path):
+    base = plain_reader("bert")
+    settings = settings_for("decomposed", base, tmp_path / "m", squad_file, teacher=str(base), frozen_lower=True, k=2)
+    run_stage(settings)
+    before, after = (
+        BTRForQuestionAnswering.from_reader(folder, k=2).family.layers for folder in (base, tmp_path / "m")
+    )
+    assert all(
+        torch.equal(a.half(), b.half()) for a, b in zip(before[:2].parameters(), after[:2].parameters(), strict=True)
+    )
+    assert any(
+        not torch.equal(a.half(), b.half()) for a, b in zip(before[2].parameters(), after[2].parameters(), strict=True)
+    )
+
+
 def test_a_group_is_a_paragraph_and_its_rivals(squad_file):
     tokenizer = make_tokenizer("bert")
     texts = ["Oslo lies in Norway.", "Bread needs yeast.", "Norway has Oslo and Bergen.", "Yeast and flour make bread."]

@@ -49,6 +49,7 @@ class StageSettings:
     :param nested: numbers of bits below `bits` that codes can be cut to afterwards; each step draws one, or all bits.
     :param scale: "predicted" or "stored".
     :param stop_tokens: token ids without bits.
+    :param frozen_lower: leave the lower layers as the base has them (stages 2 and 3).
     :param steps: optimiser steps.
     :param groups: groups of passages a step, on each device.
     :param passages: passages a group.
@@ -77,6 +78,7 @@ class StageSettings:
     code: str = "residual"
     scale: str = "predicted"
     stop_tokens: tuple[int, ...] = ()
+    frozen_lower: bool = False
     steps: int = 4000
     groups: int = 1
     passages: int = 4
@@ -262,7 +264,10 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
     for name, weight in model.named_parameters():
         if "relative_attention_bias" in name:  # a mask that needs no gradient lets attention run fused
             weight.requires_grad_(False)
-    if model.binariser is not None and not any(weight.any() for weight in model.binariser.parameters()):
+    if settings.frozen_lower:
+        for layer in model.family.layers[: model.config.k]:
+            layer.requires_grad_(False)
+    if model.binariser is not None and not model.binariser.fitted:
         sample = random.Random(settings.seed).sample(texts, min(len(texts), 1000))  # noqa: S311
         error = fit_codes(model, tokenizer, sample, window=settings.window)
         logger.info("codes fitted in closed form: relative squared error %.3f", error)

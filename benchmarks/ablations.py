@@ -1,0 +1,90 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What each part of stage 3 is worth: the same few steps with one thing changed.
+
+Measured on articles of the training file that are held out, gold paragraph; never on a development set.
+
+    python benchmarks/ablations.py --base decomposed --teacher teacher --data train-v1.1.json --output ablations.json
+"""
+
+import argparse
+import dataclasses
+import json
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from haystack import Document
+from reading import machine
+
+from btr_cli.benchmark import ANSWERS, score
+from btr_cli.evaluate import drawn
+from btr_haystack.squad import read_squad
+from btr_haystack.training.stages import StageSettings, run_stage, split_articles
+from btr_haystack.training.trainer import Weights
+from haystack_integrations.components.readers.btr import BTRReader
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "no recovery loss": {"weights": Weights(recovery=0)},
+    "no distillation of states": {"weights": Weights(distillation=0)},
+    "states of all tokens (r = 1)": {"weights": Weights(attended=1)},
+    "no imitation of spans": {"weights": Weights(imitation=0)},
+    "neither distillation nor imitation": {"weights": Weights(distillation=0, imitation=0)},
+    "passages do not compete": {"weights": Weights(shared=0)},
+    "no wrong passages": {"negatives": 0.0},
+    "lower layers frozen": {"frozen_lower": True},
+    "AdamW": {"optimizer": "adamw"},
+    "prior alone, no bits": {"bits": 0},
+    "64 bits": {"bits": 64},
+    "128 bits, cut to 64 in half of the steps": {"nested": (64,)},
+    "512 bits": {"bits": 512},
+    "sign code (the paper's), 512 bits": {"code": "sign", "bits": 512},
+    "scale stored": {"scale": "stored"},
+}
+
+
+def main() -> None:
+    """Print a line a variant; write the figures as JSON after each, and go on from them when started again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", required=True, help="folder of a decomposed reader")
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--learning-rate", type=float, default=6e-4)
+    parser.add_argument("--sample", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+
+    common = StageSettings(
+        stage="binarised", base=options.base, output="", data=(options.data,), teacher=options.teacher,
+        steps=options.steps, learning_rate=options.learning_rate, head_learning_rate=options.learning_rate,
+        seed=options.seed, save_every=10**9,
+    )  # fmt: skip
+    _, held_out = split_articles(read_squad(options.data), common.validation, common.seed)
+    random.Random(options.seed).shuffle(held_out)  # noqa: S311
+    task = [(one, [Document(content=one[0].text)]) for one in drawn(held_out, options.sample, options.seed)]
+    rows: dict[str, Any] = {}
+    if options.output and options.output.exists():
+        rows = json.loads(options.output.read_text())["rows"]
+    teacher = score(BTRReader(options.teacher, **ANSWERS), task, "teacher")
+    for name in options.only:
+        if name in rows:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            run_stage(dataclasses.replace(common, output=folder, **VARIANTS[name]))
+            rows[name] = score(BTRReader(folder, **ANSWERS), task, name)
+        print(f"{name}: EM {rows[name]['em']:.1f}, F1 {rows[name]['f1']:.1f}", flush=True)
+        if options.output:
+            figures = {"machine": machine(), "steps": options.steps, "questions": len(task), "seed": options.seed}
+            options.output.write_text(json.dumps({**figures, "teacher": teacher, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
