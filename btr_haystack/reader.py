@@ -6,7 +6,6 @@
 
 import copy
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -17,25 +16,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoTokenizer
-from transformers.utils import cached_file
 
 from btr_haystack import binarise
 from btr_haystack.config import BTRConfig
+from btr_haystack.digest import digest_of_files, digest_of_weights
 from btr_haystack.errors import ModelError
 from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.model import HUB_ARGUMENTS, BTRForQuestionAnswering
 from btr_haystack.padding import padded
 from btr_haystack.passage import Passage
+from btr_haystack.rows import Codes, Rows, codes_of, concatenate, in_batches, in_groups, joint_rows, rows_of
 from btr_haystack.spans import best_spans
 from btr_haystack.windows import frame_of, question_part, tokenise, window_starts
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 DECODED_TOKENS = 8  # times as many have their states decoded at a time
-PADDING = 0.1  # most of a batch that may be padding
 
 logger = logging.getLogger(__name__)
 
@@ -58,27 +56,6 @@ class Spans:
 
 
 _Batch = tuple[np.ndarray, Tensor, Tensor | None]  # numbers of the rows, their states, their mask
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Windows: number of the passage, first token in the document, place and length in the flat states."""
-
-    passage: np.ndarray
-    first: np.ndarray
-    offset: np.ndarray
-    length: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class _Codes:
-    """The tokens of many passages, n of them; see `Passage`. `before` (n + 1,): codes that lie before each token."""
-
-    ids: np.ndarray
-    kept: np.ndarray
-    before: np.ndarray
-    codes: np.ndarray
-    scales: np.ndarray | None
 
 
 class SplitReader:
@@ -166,7 +143,7 @@ class SplitReader:
         )
         model = load(str(folder), token=token, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **where)
-        digest = None if model.config.k == 0 else _digest_of_files(str(folder), model.config, tokenizer, where)
+        digest = None if model.config.k == 0 else digest_of_files(str(folder), model.config, tokenizer, where)
         return cls(model, tokenizer, max_seq_length=max_seq_length, stride=stride, bits=bits, digest=digest)
 
     def changed(self, **settings: int) -> "SplitReader":
@@ -196,7 +173,7 @@ class SplitReader:
         """What a store of this reader's passages is marked with; another model or other windows give another one."""
         config = self.model.config
         if self._digest is None:
-            self._digest = _digest(self.model.state_dict(), config, self.tokenizer)
+            self._digest = digest_of_weights(self.model.state_dict(), config, self.tokenizer)
         windows = {"max_seq_length": self.max_seq_length, "stride": self.stride}
         description = {
             "model": str(config.name_or_path or "unnamed").rstrip("/").rsplit("/", 1)[-1],
@@ -244,8 +221,8 @@ class SplitReader:
                         [(a, len(part)) for a, part in zip(starts, parts[rows], strict=True)], dtype=np.int32
                     ).reshape(-1, 2),
                     kept=kept,
-                    codes=_concatenate(codes[rows], (0, -(-self.bits // 8)))[kept],
-                    scales=None if scales is None else _concatenate(scales[rows], (0,)),
+                    codes=concatenate(codes[rows], (0, -(-self.bits // 8)))[kept],
+                    scales=None if scales is None else concatenate(scales[rows], (0,)),
                 )
             )
         return passages
@@ -257,7 +234,9 @@ class SplitReader:
         codes: list[np.ndarray] = [np.zeros((0, 0), np.uint8)] * len(parts)
         scales: list[np.ndarray] = [np.zeros(0, np.uint8)] * len(parts)
         stored = model.config.scale == "stored" and model.family.stores_scale
-        for batch in self._batches(np.array([len(part) for part in parts], dtype=np.int64), 0, max_rows):
+        for batch in in_batches(
+            np.array([len(part) for part in parts], dtype=np.int64), self._token_budget(), max_rows
+        ):
             ids, mask = (t.to(model.device) for t in padded([parts[i] for i in batch], pad))
             states = model.lower(ids, None if bool(mask.all()) else mask, passage=True)
             inside = mask.bool()
@@ -301,8 +280,8 @@ class SplitReader:
         if kept_share < 1 and self.model.config.k + 1 == len(self.model.family.layers):
             msg = f"kept_share is {kept_share}, but there is no layer above the first upper one; expected 1"
             raise ModelError(msg)
-        rows, codes = _rows_of(passages), _codes_of(passages)
-        groups = list(_groups(rows.length, DECODED_TOKENS * self._token_budget()))
+        rows, codes = rows_of(passages), codes_of(passages)
+        groups = list(in_groups(rows.length, DECODED_TOKENS * self._token_budget()))
 
         @lru_cache(maxsize=1)  # passages of usual number and size are one group: decoded once for all questions
         def decoded(first: int, last: int) -> Tensor:
@@ -312,8 +291,8 @@ class SplitReader:
             for first, last in groups:
                 states, length = decoded(first, last), rows.length[first:last]
                 offset = rows.offset[first:last] - rows.offset[first]
-                for batch in self._batches(length, asked.shape[1], max_rows):
-                    joint, mask = _joint(asked, states, offset[batch], length[batch])
+                for batch in in_batches(length + asked.shape[1], self._token_budget(), max_rows):
+                    joint, mask = joint_rows(asked, states, offset[batch], length[batch])
                     yield batch + first, self.model.first_upper(joint, mask), mask
 
         def logits(asked: Tensor) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
@@ -360,10 +339,10 @@ class SplitReader:
         length = np.array([len(part) for part in parts], dtype=np.int64)
         self._check_positions(len(asked) + int(length.max(initial=0)))
         numbers = np.array(cuts, dtype=np.int64).reshape(-1, 2)
-        rows = _Rows(numbers[:, 0], numbers[:, 1], np.zeros(len(parts), dtype=np.int64), length)
+        rows = Rows(numbers[:, 0], numbers[:, 1], np.zeros(len(parts), dtype=np.int64), length)
 
         def logits() -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-            for batch in self._batches(length, len(asked), max_rows):
+            for batch in in_batches(length + len(asked), self._token_budget(), max_rows):
                 pad = self.tokenizer.pad_token_id or 0
                 ids, mask = (t.to(self.model.device) for t in padded([asked + parts[i] for i in batch], pad))
                 segments = mask.clone()
@@ -422,7 +401,7 @@ class SplitReader:
     def _bit_table(self) -> Tensor:
         return binarise.bit_table(self.model.dtype, self.model.device)
 
-    def _decode(self, codes: _Codes, first: int, last: int) -> Tensor:
+    def _decode(self, codes: Codes, first: int, last: int) -> Tensor:
         """(last - first, d) approximate states of tokens first to last - 1."""
         device, bits = self.model.device, self.bits
         prior = self._prior_table[torch.from_numpy(codes.ids[first:last]).to(device)]
@@ -450,7 +429,7 @@ class SplitReader:
                 best.append((score, row, state[: question + lengths[row]].clone()))
             best = sorted(best, key=lambda one: (-one[0], one[1]))[:most]
         kept = np.array([row for _, row, _ in best], dtype=np.int64)
-        for batch in self._batches(lengths[kept], question, max_rows):
+        for batch in in_batches(lengths[kept] + question, self._token_budget(), max_rows):
             states = pad_sequence([best[i][2] for i in batch], batch_first=True)
             tokens = torch.from_numpy(lengths[kept[batch]] + question).to(states.device)
             present = torch.arange(states.shape[1], device=states.device)[None] < tokens[:, None]
@@ -464,7 +443,7 @@ class SplitReader:
     def _spans(
         self,
         logits: Iterator[tuple[np.ndarray, Tensor, Tensor]],
-        rows: _Rows,
+        rows: Rows,
         count: int,
         max_answer_length: int | None,
     ) -> Spans:
@@ -487,96 +466,6 @@ class SplitReader:
             score=whole[0].astype(np.float32),
         )
 
-    def _batches(self, lengths: np.ndarray, beside: int, max_rows: int | None) -> Iterator[np.ndarray]:
-        """Rows of like length together, longest first: each batch within the token budget, and little of it padding."""
-        budget = self._token_budget()
-        order = np.argsort(-lengths, kind="stable")
-        tokens = lengths[order] + beside
-        first = 0
-        while first < len(order):
-            most = max(1, budget // int(tokens[first]))
-            row = tokens[first : first + (most if max_rows is None else min(most, max_rows))]
-            dense = np.cumsum(row) >= (1 - PADDING) * row[0] * np.arange(1, len(row) + 1)
-            size = len(row) if dense.all() else int(dense.argmin())
-            yield order[first : first + size]
-            first += size
-
     def _token_budget(self) -> int:
         """Most tokens that are run at a time."""
         return BATCH_TOKENS.get(self.model.device.type, BATCH_TOKENS["cuda"])
-
-
-def _joint(asked: Tensor, states: Tensor, offset: np.ndarray, count: np.ndarray) -> tuple[Tensor, Tensor | None]:
-    """Rows [question; window; padding] and their mask; windows begin at `offset` in the states, with `count` tokens."""
-    device = states.device
-    length = torch.from_numpy(count).to(device)
-    place = torch.arange(int(count.max()), device=device)
-    present = place[None] < length[:, None]
-    source = (torch.from_numpy(offset).to(device)[:, None] + place).clamp(max=len(states) - 1)
-    joint = torch.cat([asked.expand(len(count), -1, -1), states[source]], 1)
-    if bool(present.all()):
-        return joint, None
-    return joint, torch.cat([present.new_ones((len(count), asked.shape[1])), present], 1).long()
-
-
-def _rows_of(passages: Sequence[Passage]) -> _Rows:
-    windows = [passage.windows for passage in passages]
-    counts = [len(window) for window in windows]
-    whole = _concatenate(windows, (0, 2), np.int32).astype(np.int64)
-    ends = np.cumsum(whole[:, 1])
-    return _Rows(np.repeat(np.arange(len(passages)), counts), whole[:, 0], ends - whole[:, 1], whole[:, 1])
-
-
-def _codes_of(passages: Sequence[Passage]) -> _Codes:
-    kept = _concatenate([passage.kept for passage in passages], (0,), np.bool_)
-    scales = [passage.scales for passage in passages if passage.scales is not None]
-    return _Codes(
-        ids=_concatenate([passage.ids for passage in passages], (0,), np.int32),
-        kept=kept,
-        before=np.concatenate([[0], np.cumsum(kept)]),
-        codes=_concatenate([passage.codes for passage in passages], (0, 0)),
-        scales=np.concatenate(scales) if scales else None,
-    )
-
-
-def _groups(lengths: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """First row and the one behind the last of groups that have at most so many tokens, one row at the least."""
-    ends, first = np.cumsum(lengths), 0
-    while first < len(lengths):
-        room = most + (ends[first - 1] if first else 0)
-        last = max(first + 1, int(np.searchsorted(ends, room, side="right")))
-        yield first, last
-        first = last
-
-
-def _concatenate(arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype: Any = np.uint8) -> np.ndarray:
-    """Arrays joined along the first axis, always a fresh writable one; `empty` is the shape where there are none."""
-    return np.concatenate(arrays) if arrays else np.zeros(empty, dtype)
-
-
-def _digest_of_files(folder: str, config: BTRConfig, tokenizer: Any, where: dict[str, Any]) -> str | None:
-    """Digest of the weights as they lie in the file, whatever dtype they are loaded in; None without such a file."""
-    path = cached_file(folder, "model.safetensors", _raise_exceptions_for_missing_entries=False, **where)
-    if path is None:
-        return None
-    with safe_open(path, framework="pt") as file:
-        return _digest({name: file.get_tensor(name) for name in file.keys()}, config, tokenizer)
-
-
-def _digest(weights: dict[str, Tensor], config: BTRConfig, tokenizer: Any) -> str:
-    """Hash of all that decides codes and their decoding: lower layers, embeddings, binariser, tokenizer, settings."""
-    digest = hashlib.blake2b(digest_size=16)
-    name_of_layer = "block" if config.encoder.model_type == "t5" else "layer"  # T5's "layer" is a part of a block
-    upper = tuple(f".{name_of_layer}.{i}." for i in range(config.k, config.encoder.num_hidden_layers))
-    for name in sorted(weights.keys() - {"encoder.encoder.embed_tokens.weight"}):  # T5 ties it to encoder.shared
-        below = name.startswith(("encoder.", "binariser.")) and not any(part in name for part in upper)
-        if below and "final_layer_norm" not in name and "pooler" not in name:
-            tensor = weights[name].detach().float().cpu().contiguous()  # whatever dtype it was loaded in
-            digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.view(torch.uint8).numpy().data)
-    settings = {
-        name: getattr(config, name) for name in ("k", "bits", "code", "scale", "stop_tokens", "max_query_length")
-    }
-    rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
-    digest.update(json.dumps([settings, rules], sort_keys=True).encode())
-    return digest.hexdigest()

@@ -25,8 +25,8 @@ from btr_haystack import BTRConfig, BTRForQuestionAnswering, SplitReader, fit_co
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.model import join
 from btr_haystack.passage import cut
-from btr_haystack.reader import _codes_of
 from btr_haystack.record import pack, unpack
+from btr_haystack.rows import codes_of
 
 IDS = torch.tensor([[5, 9, 12, 30, 7, 21], [6, 11, 8, 2, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
@@ -96,7 +96,7 @@ def test_training_and_reading_decode_alike(family, split_reader):
     states = reader.model.lower(ids, None, passage=True)[0]
     expected, _ = reader.model.recode(states, ids[0])
     with torch.inference_mode():
-        assert torch.allclose(reader._decode(_codes_of([made]), 0, len(made.ids)), expected, atol=1e-4)
+        assert torch.allclose(reader._decode(codes_of([made]), 0, len(made.ids)), expected, atol=1e-4)
 
 
 def test_split_forward_equals_reading(split_reader):
@@ -159,7 +159,7 @@ def test_stored_scales_are_closer_than_predicted_ones(split_reader):
         assert (made.scales is not None) == (scale == "stored")
         with torch.inference_mode():
             states = reader.model.lower(torch.from_numpy(made.ids)[None].long(), None, passage=True)[0]
-            decoded = reader._decode(_codes_of([made]), 0, len(made.ids))
+            decoded = reader._decode(codes_of([made]), 0, len(made.ids))
         errors[scale] = (decoded.norm(dim=1).log() - states.norm(dim=1).log()).abs().max().item()
     assert errors["stored"] < 0.05
     assert errors["stored"] < errors["predicted"]
@@ -174,7 +174,7 @@ def test_the_sign_code_of_the_paper(split_reader):
         coded = reader.model.family.calibrate(reader.model.lower(ids, None, passage=True)[0])
         level = reader.model.binariser.decoder.diag()
         expected = reader.model.family.restore(torch.where(coded >= 0, level, -level))
-        assert torch.allclose(reader._decode(_codes_of([made]), 0, len(made.ids)), expected, atol=1e-5)
+        assert torch.allclose(reader._decode(codes_of([made]), 0, len(made.ids)), expected, atol=1e-5)
 
 
 def test_windows_of_a_long_document(split_reader, long_document):
@@ -338,7 +338,7 @@ def test_the_first_bits_of_a_code(family, split_reader):
             ids = torch.from_numpy(made.ids).long()
             states = short.model.lower(ids[None], None, passage=True)[0]
             expected, _ = short.model.recode(states, ids, bits)
-            decoded = short._decode(_codes_of([made]), 0, len(ids))
+            decoded = short._decode(codes_of([made]), 0, len(ids))
         assert torch.allclose(decoded, expected, atol=1e-4)
     assert whole.changed(bits=24) is whole
     for bits in (-1, 25):

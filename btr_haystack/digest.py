@@ -1,0 +1,44 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""One number for all that decides a model's codes: what a store's fingerprint is made of."""
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers.utils import cached_file
+
+from btr_haystack.config import BTRConfig
+
+
+def digest_of_files(folder: str, config: BTRConfig, tokenizer: Any, where: dict[str, Any]) -> str | None:
+    """Digest of the weights as they lie in the file, whatever dtype they are loaded in; None without such a file."""
+    path = cached_file(folder, "model.safetensors", _raise_exceptions_for_missing_entries=False, **where)
+    if path is None:
+        return None
+    with safe_open(path, framework="pt") as file:
+        return digest_of_weights({name: file.get_tensor(name) for name in file.keys()}, config, tokenizer)
+
+
+def digest_of_weights(weights: dict[str, Tensor], config: BTRConfig, tokenizer: Any) -> str:
+    """Hash of all that decides codes and their decoding: lower layers, embeddings, binariser, tokenizer, settings."""
+    digest = hashlib.blake2b(digest_size=16)
+    name_of_layer = "block" if config.encoder.model_type == "t5" else "layer"  # T5's "layer" is a part of a block
+    upper = tuple(f".{name_of_layer}.{i}." for i in range(config.k, config.encoder.num_hidden_layers))
+    for name in sorted(weights.keys() - {"encoder.encoder.embed_tokens.weight"}):  # T5 ties it to encoder.shared
+        below = name.startswith(("encoder.", "binariser.")) and not any(part in name for part in upper)
+        if below and "final_layer_norm" not in name and "pooler" not in name:
+            tensor = weights[name].detach().float().cpu().contiguous()  # whatever dtype it was loaded in
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.view(torch.uint8).numpy().data)
+    settings = {
+        name: getattr(config, name) for name in ("k", "bits", "code", "scale", "stop_tokens", "max_query_length")
+    }
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    digest.update(json.dumps([settings, rules], sort_keys=True).encode())
+    return digest.hexdigest()

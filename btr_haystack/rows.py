@@ -1,0 +1,112 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Windows of many passages as flat arrays, and the batches in which they are run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from btr_haystack.passage import Passage
+
+PADDING = 0.1  # most of a batch that may be padding
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Windows: number of the passage, first token in the document, place and length in the flat states."""
+
+    passage: np.ndarray
+    first: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """The tokens of many passages, n of them; see `Passage`. `before` (n + 1,): codes that lie before each token."""
+
+    ids: np.ndarray
+    kept: np.ndarray
+    before: np.ndarray
+    codes: np.ndarray
+    scales: np.ndarray | None
+
+
+def in_batches(lengths: np.ndarray, budget: int, most: int | None) -> Iterator[np.ndarray]:
+    """
+    Rows of like length together, longest first: each batch within a token budget, and little of it padding.
+
+    >>> [batch.tolist() for batch in in_batches(np.array([5, 50, 6, 48]), budget=100, most=None)]
+    [[1, 3], [2], [0]]
+
+    :param lengths: int64 (rows,) tokens of each row.
+    :param budget: most tokens of a batch, padding included; a longer row is a batch of its own.
+    :param most: most rows of a batch; None for no limit.
+    :returns: numbers of rows, batch by batch.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    tokens = lengths[order]
+    first = 0
+    while first < len(order):
+        fitting = max(1, budget // max(1, int(tokens[first])))
+        row = tokens[first : first + (fitting if most is None else min(fitting, most))]
+        dense = np.cumsum(row) >= (1 - PADDING) * row[0] * np.arange(1, len(row) + 1)
+        size = len(row) if dense.all() else int(dense.argmin())
+        yield order[first : first + size]
+        first += size
+
+
+def joint_rows(asked: Tensor, states: Tensor, offset: np.ndarray, count: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    """Rows [question; window; padding] and their mask; windows begin at `offset` in the states, with `count` tokens."""
+    device = states.device
+    length = torch.from_numpy(count).to(device)
+    place = torch.arange(int(count.max()), device=device)
+    present = place[None] < length[:, None]
+    source = (torch.from_numpy(offset).to(device)[:, None] + place).clamp(max=len(states) - 1)
+    joint = torch.cat([asked.expand(len(count), -1, -1), states[source]], 1)
+    if bool(present.all()):
+        return joint, None
+    return joint, torch.cat([present.new_ones((len(count), asked.shape[1])), present], 1).long()
+
+
+def rows_of(passages: Sequence[Passage]) -> Rows:
+    """All windows of the passages, one behind another."""
+    windows = [passage.windows for passage in passages]
+    counts = [len(window) for window in windows]
+    whole = concatenate(windows, (0, 2), np.int32).astype(np.int64)
+    ends = np.cumsum(whole[:, 1])
+    return Rows(np.repeat(np.arange(len(passages)), counts), whole[:, 0], ends - whole[:, 1], whole[:, 1])
+
+
+def codes_of(passages: Sequence[Passage]) -> Codes:
+    """All tokens of the passages, one behind another."""
+    kept = concatenate([passage.kept for passage in passages], (0,), np.bool_)
+    scales = [passage.scales for passage in passages if passage.scales is not None]
+    return Codes(
+        ids=concatenate([passage.ids for passage in passages], (0,), np.int32),
+        kept=kept,
+        before=np.concatenate([[0], np.cumsum(kept)]),
+        codes=concatenate([passage.codes for passage in passages], (0, 0)),
+        scales=np.concatenate(scales) if scales else None,
+    )
+
+
+def in_groups(lengths: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """First row and the one behind the last of groups that have at most so many tokens, one row at the least."""
+    ends, first = np.cumsum(lengths), 0
+    while first < len(lengths):
+        room = most + (ends[first - 1] if first else 0)
+        last = max(first + 1, int(np.searchsorted(ends, room, side="right")))
+        yield first, last
+        first = last
+
+
+def concatenate(arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype: Any = np.uint8) -> np.ndarray:
+    """Arrays joined along the first axis, always a fresh writable one; `empty` is the shape where there are none."""
+    return np.concatenate(arrays) if arrays else np.zeros(empty, dtype)
