@@ -18,6 +18,7 @@ from btr_haystack import binarise
 from btr_haystack.config import BTRConfig
 from btr_haystack.errors import ModelError
 from btr_haystack.families import Family, family_of, new_encoder
+from btr_haystack.rows import by_length
 
 SCALE_STEP = 0.0625  # stored scales: log rms in steps of 1/16, one byte a token
 SCALE_ZERO = 128
@@ -333,18 +334,31 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
             msg = "expected input_ids (joint), or question_ids, passage_ids, their masks and pairs (split reading)"
             raise ValueError(msg)
         questions = self.lower(question_ids, question_mask, passage=False)
-        passages = self.lower(passage_ids, passage_mask, passage=True)
+        passage_length = passage_mask.sum(1)
+        passage_ids, passage_mask = (one[:, : int(passage_length.max())] for one in (passage_ids, passage_mask))
+
+        def lower(rows: Tensor) -> list[Tensor]:
+            width = int(passage_length[rows].max())
+            return [self.lower(passage_ids[rows, :width], passage_mask[rows, :width], passage=True)]
+
+        [passages] = by_length(passage_length, lower)
         recovery = None
         if self.binariser is not None:
             inside = passage_mask.bool()
             decoded, recovery = self.recode(passages[inside].float(), passage_ids[inside], bits)
             passages = passages.masked_scatter(inside[..., None], decoded.to(passages.dtype))
-        states, mask = join(questions, question_mask, passages, passage_mask, pairs)
-        states = self.first_upper(states, mask)
-        first_look = self.first_look(states)
-        states = self.last_upper(states, mask)
-        start, end = self.span_logits(states)
-        return SplitOutput(start_logits=start, end_logits=end, states=states, recovery=recovery, first_look=first_look)
+
+        def upper(rows: Tensor) -> list[Tensor]:
+            states, mask = join(questions, question_mask, passages, passage_mask, pairs[rows])
+            first = self.first_upper(states, mask)
+            last = self.last_upper(first, mask)
+            return [*self.span_logits(last), *self.first_look(first), last]
+
+        joint_length = question_mask.sum(1)[pairs[:, 0]] + passage_length[pairs[:, 1]]
+        start, end, first_start, first_end, states = by_length(joint_length, upper)
+        return SplitOutput(
+            start_logits=start, end_logits=end, states=states, recovery=recovery, first_look=(first_start, first_end)
+        )
 
     def _has_segments(self) -> bool:
         return getattr(self.config.encoder, "type_vocab_size", 0) > 1

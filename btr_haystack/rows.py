@@ -4,12 +4,14 @@
 
 """Windows of many passages as flat arrays, and the batches in which they are run."""
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from btr_haystack.passage import Passage
@@ -60,6 +62,24 @@ def in_batches(lengths: np.ndarray, budget: int, most: int | None) -> Iterator[n
         size = len(row) if dense.all() else int(dense.argmin())
         yield order[first : first + size]
         first += size
+
+
+def by_length(lengths: Tensor, run: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
+    """
+    Run rows in batches of like length, so that little of the work is padding.
+
+    :param lengths: (rows,) tokens of each row.
+    :param run: takes numbers of rows, of which it has to run as many tokens as the longest has; gives tensors
+        (those rows, tokens, ...).
+    :returns: what `run` gives, all rows in order: (rows, longest, ...), zero behind a batch's longest row.
+    """
+    parts = [
+        torch.from_numpy(rows).to(lengths.device) for rows in in_batches(lengths.cpu().numpy(), sys.maxsize, most=None)
+    ]
+    place = torch.cat(parts).argsort()
+    width = int(lengths.max())
+    padded = ([F.pad(one, (0, 0) * (one.ndim - 2) + (0, width - one.shape[1])) for one in run(part)] for part in parts)
+    return [torch.cat(one)[place] for one in zip(*padded, strict=True)]
 
 
 def joint_rows(asked: Tensor, states: Tensor, offset: np.ndarray, count: np.ndarray) -> tuple[Tensor, Tensor | None]:

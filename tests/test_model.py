@@ -24,9 +24,11 @@ from transformers import (
 from btr_haystack import BTRConfig, BTRForQuestionAnswering, SplitReader, fit_codes
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.model import join
+from btr_haystack.padding import padded
 from btr_haystack.passage import cut
 from btr_haystack.record import pack, unpack
 from btr_haystack.rows import codes_of
+from btr_haystack.windows import frame_of, question_part, tokenise
 
 IDS = torch.tensor([[5, 9, 12, 30, 7, 21], [6, 11, 8, 2, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
@@ -320,6 +322,36 @@ def test_the_fingerprint_does_not_depend_on_the_dtype_of_loading(split_reader, t
     for dtype in (torch.float16, torch.float32):
         loaded = BTRForQuestionAnswering.from_pretrained(tmp_path, dtype=dtype)
         assert SplitReader(loaded, tokenizer).fingerprint == of_the_file
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_pair_is_read_alike_among_others_and_alone(family, split_reader):
+    """Padding, batches of like length and shared passages change nothing, whatever the order of the pairs."""
+    folder = split_reader(family, k=1)
+    model, tokenizer = BTRForQuestionAnswering.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    frame = frame_of(tokenizer)
+    questions = [question_part(frame, ids, 24) for ids in tokenise(tokenizer, ["Who?", "Who wrote forty letters?"])]
+    texts = [passage(2), "Oslo.", " ".join(passage(n) for n in range(2)), passage(1)]
+    passages = [[*ids, *frame.closing] for ids in tokenise(tokenizer, texts)]
+
+    def read(asked, given, pairs):
+        (question_ids, question_mask), (passage_ids, passage_mask) = (
+            padded(part, tokenizer.pad_token_id) for part in (asked, given)
+        )
+        return model(
+            question_ids=question_ids, question_mask=question_mask, passage_ids=passage_ids, passage_mask=passage_mask,
+            pairs=torch.tensor(pairs),
+        )  # fmt: skip
+
+    pairs = [(0, 2), (1, 1), (1, 0), (0, 3), (0, 0), (1, 2)]
+    together = read(questions, passages, pairs)
+    for row, (q, p) in enumerate(pairs):
+        alone = read([questions[q]], [passages[p]], [(0, 0)])
+        for name in ("start_logits", "end_logits", "states"):
+            one = getattr(alone, name)[0]
+            assert torch.allclose(getattr(together, name)[row, : len(one)], one, atol=1e-3, rtol=1e-3)
+        assert torch.allclose(together.first_look[0][row, : len(one)], alone.first_look[0][0], atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("family", ["t5", "bert"])

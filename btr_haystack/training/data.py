@@ -134,7 +134,7 @@ class PairDataset(Dataset[Group]):
                 for member in members:
                     del left[member]
             rng.shuffle(groups)
-            self._epochs = {number: groups}
+            self._epochs[number] = groups
         return self._epochs[number]
 
     def _group(self, members: list[int], rng: random.Random) -> Group:

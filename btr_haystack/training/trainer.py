@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from btr_haystack.model import BTRForQuestionAnswering, join
+from btr_haystack.rows import by_length
 from btr_haystack.training import losses
 from btr_haystack.windows import Frame
 
@@ -61,7 +62,7 @@ class Places:
     answered: Tensor
 
     def rows(self, chosen: Tensor) -> "Places":
-        """The rows where `chosen` (rows,) bool is true, as wide as they need to be."""
+        """The chosen rows, a mask (rows,) or numbers of rows, as wide as they need to be."""
         width = int(self.mask[chosen].sum(1).max())
         cut = {name: getattr(self, name)[chosen, :width] for name in ("ids", "mask", "segments", "inside", "allowed")}
         return Places(targets=self.targets[chosen], answered=self.answered[chosen], **cut)
@@ -136,13 +137,15 @@ class ReaderTrainer(Trainer):
             parts["first_look"] = self.weights.first_look * look
         if self.teacher is not None and bool(places.answered.any()):
             taught = places.rows(places.answered)  # where there is nothing to find, the task says all there is to say
-            theirs, attention = self._ask_teacher(taught)
+            their_start, their_end, their_states, attention = by_length(
+                taught.mask.sum(1), lambda numbers: self._ask_teacher(taught.rows(numbers))
+            )
             rows, width = places.answered, taught.ids.shape[1]
-            agree = losses.imitation_loss(start[rows, :width], theirs.start_logits, taught.allowed)
-            agree = agree + losses.imitation_loss(end[rows, :width], theirs.end_logits, taught.allowed)
+            agree = losses.imitation_loss(start[rows, :width], their_start, taught.allowed)
+            agree = agree + losses.imitation_loss(end[rows, :width], their_end, taught.allowed)
             parts["imitation"] = self.weights.imitation * agree / 2
             chosen = losses.most_attended(attention, taught.inside, self.weights.attended)
-            distance = losses.distillation_loss(out.states[rows, :width], theirs.states, chosen)
+            distance = losses.distillation_loss(out.states[rows, :width], their_states, chosen)
             parts["distillation"] = self.weights.distillation * distance
         if out.recovery is not None:
             parts["recovery"] = self.weights.recovery * out.recovery
@@ -158,8 +161,8 @@ class ReaderTrainer(Trainer):
         return random.Random(f"{self.args.seed}/{self.state.global_step}").choice((None, *self.nested))  # noqa: S311
 
     @torch.no_grad()
-    def _ask_teacher(self, places: Places) -> tuple[Any, Tensor]:
-        """The teacher's output, and the attention each token gets from the question in its last layer."""
+    def _ask_teacher(self, places: Places) -> list[Tensor]:
+        """The teacher's start and end logits, last states, and the attention that each token gets from the question."""
         teacher = self.teacher
         if teacher is None:
             msg = "this stage has no teacher"
@@ -182,7 +185,7 @@ class ReaderTrainer(Trainer):
         scale = 1.0 if teacher.config.encoder.model_type == "t5" else q.shape[-1] ** -0.5
         scores = torch.einsum("bihd,bjhd->bhij", q[:, :width], k) * scale
         scores = scores.masked_fill(places.mask[:, None, None] == 0, losses.LOW).softmax(-1).mean(1)
-        return out, (scores * asking[:, :width, None]).sum(1)
+        return [out.start_logits, out.end_logits, out.states, (scores * asking[:, :width, None]).sum(1)]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds each loss's mean since the last report."""
