@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from haystack import Document
-from reading import machine
 
-from btr_cli.benchmark import ANSWERS, score
+from btr_cli.benchmark import ANSWERS, machine, score
 from btr_cli.evaluate import drawn
 from btr_haystack.squad import read_squad
 from btr_haystack.training.stages import StageSettings, run_stage, split_articles

@@ -13,8 +13,6 @@ and one process; the whole `run` call is timed, store reads and decoding include
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -31,13 +29,22 @@ from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import ComponentDevice
 
+from btr_cli.benchmark import machine
 from btr_cli.corpus import shipped_documents, shipped_questions
-from btr_haystack import default_model_path
+from btr_haystack import BTRForQuestionAnswering, default_model_path
 from btr_haystack.reader import SplitReader
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
+from haystack_integrations.components.readers.btr._read_through import ReadThrough
 from haystack_integrations.components.readers.transformers import TransformersExtractiveReader
 
 PASSAGES = (1, 10, 40, 100)
+STAGES = (
+    ("store and unpacking", ReadThrough, "fetch"),
+    ("question", SplitReader, "_question"),
+    ("decode", SplitReader, "_decode"),
+    ("upper layers", BTRForQuestionAnswering, "first_upper"),
+    ("upper layers", BTRForQuestionAnswering, "last_upper"),
+)
 
 
 def main() -> None:
@@ -110,29 +117,36 @@ def timed(reader: Any, query: str, documents: list[Document]) -> float:
 def parts(reader: BTRReader, found: list[tuple[str, list[Document]]]) -> dict[str, float]:
     """Median milliseconds of the stages inside `run`; what is not listed is in "rest"."""
     totals: dict[str, list[float]] = defaultdict(list)
-    stages = {"question": "_question", "decode": "_decode", "upper layers": "_upper"}
     spent: dict[str, float] = defaultdict(float)
 
     def clocked(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
+            wait(reader)
             start = time.perf_counter()
             try:
                 return call(*args, **kwargs)
             finally:
+                wait(reader)
                 spent[name] += time.perf_counter() - start
 
         return run
 
     with ExitStack() as stack:
-        for name, method in stages.items():
-            stack.enter_context(patch.object(SplitReader, method, clocked(name, getattr(SplitReader, method))))
+        for name, owner, method in STAGES:
+            stack.enter_context(patch.object(owner, method, clocked(name, getattr(owner, method))))
         for query, documents in found:
             spent.clear()
             whole = timed(reader, query, documents)
-            for name in stages:
+            for name in dict.fromkeys(name for name, _, _ in STAGES):
                 totals[name].append(spent[name])
-            totals["rest (store, unpacking, spans, answers)"].append(whole - sum(spent.values()))
+            totals["rest (batches, spans, answers)"].append(whole - sum(spent.values()))
     return {name: 1e3 * statistics.median(seconds) for name, seconds in totals.items()}
+
+
+def wait(reader: BTRReader) -> None:
+    """Until the GPU, where there is one, has done what it was told."""
+    if reader.token_store is not None and reader.token_store.reader.model.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def print_row(row: dict[str, Any]) -> None:
@@ -143,15 +157,6 @@ def print_row(row: dict[str, Any]) -> None:
         f"({row['btr_ms']:.1f} ms against {row['upstream_ms']:.1f} ms); {stages}",
         flush=True,
     )
-
-
-def machine() -> str:
-    """What the figures were measured on."""
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
-    return f"{model}, {os.cpu_count()} cores, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

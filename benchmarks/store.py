@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reading import machine
 from rich.progress import track
 
+from btr_cli.benchmark import machine
 from btr_cli.corpus import shipped_documents
 from btr_haystack import SplitReader, default_model_path
 from btr_haystack.fingerprint import Fingerprint
@@ -99,7 +99,8 @@ def store_figures(path: Path, count: int, lengths: list[int], bits: int, draws: 
     times: dict[str, dict[int, float]] = {"cold": {}, "warm": {}}
     rng = np.random.default_rng(1)
     for wanted in COUNTS:
-        cold, warm = [], []
+        cold: list[float] = []
+        warm: list[float] = []
         for _ in range(draws):
             keys = [key(int(number)) for number in rng.integers(0, count, wanted)]
             forget(path)

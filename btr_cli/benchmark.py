@@ -6,12 +6,15 @@
 
 import itertools
 import json
+import os
+import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
@@ -90,7 +93,7 @@ def benchmark(
         whole.close()
     Console().print(as_table(rows, base))
     results = {"data": data.name, "questions": len(asked), "seed": seed, "top_k": top_k, "model": Path(source).name}
-    results |= {"teacher": base, "ordinary_ms": ordinary_ms, "rows": rows}
+    results |= {"machine": machine(), "teacher": base, "ordinary_ms": ordinary_ms, "rows": rows}
     if output:
         output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if plot:
@@ -158,3 +161,12 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=160)
     plt.close(figure)
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    return f"{model}, {os.cpu_count()} cores, torch {torch.__version__}"

@@ -59,7 +59,7 @@ def evaluate(
     if not drawn(paragraphs, None, seed):
         msg = f"{data} holds no question with an answer"
         raise DataError(msg)
-    names = [checked_source(name) for name in ([teacher] if teacher else []) + (model or ["default"])]
+    names = [checked_source(name) for name in ([teacher] if teacher else []) + (model or [DEFAULT_MODEL])]
     rows: list[dict[str, Any]] = []
     for task in ("gold", "open") if mode == "both" else (mode,):
         asked = drawn(paragraphs, open_sample if task == "open" and open_sample else sample, seed)
@@ -68,9 +68,8 @@ def evaluate(
             if name == teacher:
                 reader = BTRReader(name, **settings)
             else:
-                chosen = DEFAULT_MODEL if name == "default" else name
-                store = None if bits is None else BinaryTokenStore(chosen, "memory://", bits=bits)
-                reader = BTRReader(chosen, token_store=store, kept_share=kept_share, **settings)
+                store = None if bits is None else BinaryTokenStore(name, "memory://", bits=bits)
+                reader = BTRReader(name, token_store=store, kept_share=kept_share, **settings)
             reader.warm_up()
             ask = on_gold(reader) if task == "gold" else on_retrieved(reader, paragraphs, top_k)
             who = {"task": task, "model": Path(name).name, "teacher": name == teacher}

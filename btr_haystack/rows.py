@@ -44,7 +44,7 @@ def in_batches(lengths: np.ndarray, budget: int, most: int | None) -> Iterator[n
     """
     Rows of like length together, longest first: each batch within a token budget, and little of it padding.
 
-    >>> [batch.tolist() for batch in in_batches(np.array([5, 50, 6, 48]), budget=100, most=None)]
+    >>> [batch.tolist() for batch in in_batches(np.array([5, 50, 7, 48]), budget=100, most=None)]
     [[1, 3], [2], [0]]
 
     :param lengths: int64 (rows,) tokens of each row.

@@ -21,7 +21,7 @@ def rivals(paragraphs: Sequence[Paragraph], most: int = 40) -> list[list[int]]:
     :raises ImportError: without the package `bm25s`.
     """
     try:
-        import bm25s
+        import bm25s  # type: ignore[import-untyped]
     except ImportError as error:
         msg = "training finds wrong passages with bm25s: pip install 'btr-haystack[train]'"
         raise ImportError(msg) from error

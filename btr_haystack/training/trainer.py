@@ -132,7 +132,7 @@ class ReaderTrainer(Trainer):
         )
         if self.weights.first_look and unwrapped.config.k:
             look = losses.shared_span_loss(
-                *out.first_look, places.inside, places.targets, inputs["group"], places.answered
+                out.first_look[0], out.first_look[1], places.inside, places.targets, inputs["group"], places.answered
             )
             parts["first_look"] = self.weights.first_look * look
         if self.teacher is not None and bool(places.answered.any()):
