@@ -40,7 +40,7 @@ def ask(
     chosen = checked_source(model) if model else DEFAULT_MODEL
     with cached_store() if shipped else BinaryTokenStore(chosen, url=store or "memory://") as tokens:
         tokens.write_documents(found)
-        reader = BTRReader(top_k=answers, no_answer=False, token_store=tokens)
+        reader = BTRReader(top_k=answers, no_answer=False, max_answer_length=30, token_store=tokens)
         pipeline = question_pipeline(found, reader, top_k)
         put_question(pipeline, question)  # the first question pays for loading
         start = time.perf_counter()

@@ -34,7 +34,9 @@ def demo() -> None:
         console.print(
             f"{written} of {len(documents)} passages encoded in {seconds:.1f} s; the others were in the store."
         )
-        ours = question_pipeline(documents, BTRReader(token_store=store, top_k=1, no_answer=False), TOP_K)
+        ours = question_pipeline(
+            documents, BTRReader(token_store=store, top_k=1, no_answer=False, max_answer_length=30), TOP_K
+        )
         theirs = question_pipeline(documents, ordinary_reader(str(default_model_path())), TOP_K)
         outputs, times = timed(ours, [one["question"] for one in questions])
         _, ordinary_times = timed(theirs, [one["question"] for one in questions])
