@@ -19,15 +19,14 @@ import typer
 from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
+from btr_cli import evaluate
 from btr_cli.demo import ordinary_reader
 from btr_cli.evaluate import Asked, drawn
 from btr_cli.pipelines import checked_source, filled
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
-from btr_haystack.metrics import exact_match, f1
 from btr_haystack.squad import read_squad
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
 
@@ -103,13 +102,13 @@ def benchmark(
 def score(reader: BTRReader, task: Task, label: str) -> dict[str, float]:
     """Mean exact match and F1 in percent."""
     reader.warm_up()
-    matches, overlaps = [], []
-    for (_, question), documents in track(task, description=label):
-        answers = reader.run(query=question.text, documents=documents)["answers"]
-        prediction, golds = (answers[0].data or "") if answers else "", [text for text, _ in question.answers]
-        matches.append(exact_match(prediction, golds))
-        overlaps.append(f1(prediction, golds))
-    return {"em": 100 * statistics.mean(matches), "f1": 100 * statistics.mean(overlaps)}
+    given = {id(one): documents for one, documents in task}
+    figures = evaluate.score(
+        [one for one, _ in task],
+        lambda one: evaluate.best(reader.run(query=one[1].text, documents=given[id(one)])),
+        label,
+    )
+    return {name: figures[name] for name in ("em", "f1")}
 
 
 def milliseconds(reader: Any, task: Task) -> float:

@@ -103,8 +103,7 @@ def on_gold(reader: BTRReader) -> Callable[[Asked], str]:
     """Answers from the question's own paragraph."""
 
     def ask(asked: Asked) -> str:
-        answers = reader.run(query=asked[1].text, documents=[Document(content=asked[0].text)])["answers"]
-        return answers[0].data or "" if answers else ""
+        return best(reader.run(query=asked[1].text, documents=[Document(content=asked[0].text)]))
 
     return ask
 
@@ -115,10 +114,15 @@ def on_retrieved(reader: BTRReader, paragraphs: list[Paragraph], top_k: int) -> 
     pipeline = question_pipeline(documents, reader, top_k)
 
     def ask(asked: Asked) -> str:
-        answers = put_question(pipeline, asked[1].text)["answers"]
-        return answers[0].data or "" if answers else ""
+        return best(put_question(pipeline, asked[1].text))
 
     return ask
+
+
+def best(outputs: dict[str, Any]) -> str:
+    """The text of a reader's first answer, empty where there is none."""
+    answers = outputs["answers"]
+    return answers[0].data or "" if answers else ""
 
 
 def score(asked: list[Asked], ask: Callable[[Asked], str], label: str) -> dict[str, Any]:
