@@ -3,20 +3,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading question files in the SQuAD v1.1 and v2.0 formats."""
 
-import gzip
-import json
 import logging
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from btr_haystack.errors import DataError
+from btr_haystack.files import parsed, read_text
 
 logger = logging.getLogger(__name__)
-
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +47,11 @@ def read_squad(path: str | Path) -> list[Paragraph]:
 
     :param path: The file. Its content, not its name, tells whether it is compressed.
     :returns: The paragraphs in the order of the file.
-    :raises DataError: If the file cannot be read, is not JSON or does not have the shape of a SQuAD file.
+    :raises DataError: If the file cannot be read, is not JSON in UTF-8 or does not have the shape of a SQuAD file.
     """
     path = Path(path)
     reader = _Reader(path)
-    paragraphs = reader.paragraphs(_load(path))
+    paragraphs = reader.paragraphs(parsed(read_text(path), path))
     if reader.answers_dropped:
         logger.warning(
             "%s: dropped %d answers that do not stand at their offset, and %d questions left without any answer",
@@ -84,24 +80,6 @@ def merged(paragraphs: Iterable[Paragraph]) -> list[Paragraph]:
         for question in paragraph.questions:
             questions.setdefault(question.id, question)
     return [Paragraph(title, text, tuple(questions.values())) for (title, text), questions in found.items()]
-
-
-def _load(path: Path) -> Any:
-    try:
-        data = path.read_bytes()
-        if data.startswith(_GZIP_MAGIC):
-            data = gzip.decompress(data)
-    except FileNotFoundError as error:
-        msg = f"{path}: no such file"
-        raise DataError(msg) from error
-    except (OSError, EOFError, zlib.error) as error:
-        msg = f"{path}: cannot be read: {error}"
-        raise DataError(msg) from error
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        msg = f"{path}: not a JSON file: {error}"
-        raise DataError(msg) from error
 
 
 class _Reader:

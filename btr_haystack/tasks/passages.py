@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btr_haystack.errors import DataError
-from btr_haystack.tasks.files import fields_of, read_lines
+from btr_haystack.files import fields_of, read_lines
 
 _HEADER = ["id", "text", "title"]
 

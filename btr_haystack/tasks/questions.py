@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from btr_haystack.errors import DataError
-from btr_haystack.tasks.files import fields_of, lines_of, parsed, read_text, texts_of, value_of
+from btr_haystack.files import fields_of, lines_of, parsed, read_text, texts_of, value_of
 
 logger = logging.getLogger(__name__)
 

@@ -2,21 +2,29 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""What both readers do before they read: load the model, open the store, fetch the passages of documents."""
+"""What both readers are: a model and a token store, taken up once, from which the passages of documents are fetched."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar, cast
 
 from haystack import Document, logging
 from haystack.utils import ComponentDevice, Secret
 
+from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import ModelError
 from btr_haystack.passage import Passage
 from btr_haystack.reader import SplitReader
 from btr_haystack.stores import open_store
-from haystack_integrations.components.readers.btr._model import load_reader
+from haystack_integrations.components.readers.btr._checks import check_device, check_same_windows
+from haystack_integrations.components.readers.btr._model import (
+    LOADING,
+    load_reader,
+    settings_from_dict,
+    telemetry_name,
+)
 from haystack_integrations.components.readers.btr._read_through import ReadThrough
 from haystack_integrations.components.readers.btr.binary_token_store import BinaryTokenStore
 
@@ -65,62 +73,130 @@ class Reading(Generic[R]):
         return reader, reader.encode(texts, max_rows=max_rows), 0
 
 
-def load_reading(
-    kind: type[R],
-    model: str,
-    *,
-    device: ComponentDevice | None,
-    token: Secret | None,
-    model_kwargs: dict[str, Any] | None,
-    max_seq_length: int,
-    stride: int,
-    token_store: BinaryTokenStore | None,
-) -> Reading[R]:
+class StoreReader(Generic[R]):
     """
-    Load a reader and open its store, its own in memory where none is given.
+    What a reader's component shares with the other: its model and token store, loaded once and let go.
 
-    :param kind: class of the reader.
-    :param model: a folder, a hub id, or the name of the model that comes with btr-haystack.
-    :param device: None for the best one there is.
-    :param token: for private models of the hub.
-    :param model_kwargs: for `from_pretrained`.
-    :param max_seq_length: tokens of question and passage together.
-    :param stride: tokens that neighbouring windows share.
-    :param token_store: whose model is shared where it is the same.
-    :raises ModelError: where the model reads jointly (k = 0) and there is a token store.
-    :raises FingerprintError: where the token store holds passages of another model.
+    A component calls `_set_model` in its constructor, and `_warm` before it reads.
     """
-    store = token_store
-    shared = store is not None and (model, device, model_kwargs) == (
-        store.model_name_or_path, store.device, store.model_kwargs,
-    )  # fmt: skip
-    if store is not None and shared and kind is SplitReader:
-        reader: Any = store.reader
-    else:
-        reader = load_reader(
-            kind,
-            model,
-            device=device,
-            token=token,
-            model_kwargs=model_kwargs,
-            max_seq_length=max_seq_length,
-            stride=stride,
+
+    _kind: type[R]
+    _loaded: Reading[R] | None = None
+
+    def _set_model(
+        self,
+        model: Path | str | None,
+        device: ComponentDevice | None,
+        token: Secret | None,
+        model_kwargs: dict[str, Any] | None,
+        max_seq_length: int,
+        stride: int,
+        token_store: BinaryTokenStore | None,
+    ) -> None:
+        """
+        Keep what the model is loaded with; what is not given is the token store's.
+
+        :raises ValueError: where device and `model_kwargs` disagree, or the token store has other windows.
+        """
+        check_same_windows(max_seq_length, stride, token_store)
+        check_device(device, model_kwargs)
+        if token_store is not None:
+            model = model or token_store.model_name_or_path
+            device = device or token_store.device
+            model_kwargs = token_store.model_kwargs if model_kwargs is None else model_kwargs
+        self.model_name_or_path = str(model or DEFAULT_MODEL)
+        self.device = device
+        self.token = token
+        self.model_kwargs = model_kwargs
+        self.max_seq_length = max_seq_length
+        self.stride = stride
+        self.token_store = token_store
+
+    def _get_telemetry_data(self) -> dict[str, Any]:
+        """
+        Data that is sent to Posthog for usage analytics.
+        """
+        return {"model": telemetry_name(self.model_name_or_path)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """
+        Deserializes the component from a dictionary.
+
+        :param data:
+            Dictionary to deserialize from.
+        :returns:
+            Deserialized component.
+        """
+        return settings_from_dict(cls, data)
+
+    def warm_up(self) -> None:
+        """
+        Loads the model and opens the token store, once.
+
+        :raises ModelError:
+            If the model is none that this component can read with, or reads jointly (k = 0) and there is a token
+            store, which it could not use.
+        :raises FingerprintError:
+            If the token store holds passages of another model.
+        :raises StoreError:
+            If the token store cannot be opened.
+        """
+        self._warm()
+
+    def close(self) -> None:
+        """
+        Lets go of the model and closes the token store. Used again, both come back; a memory store comes back empty.
+        """
+        if self.token_store is not None:
+            self.token_store.close()
+        self._loaded = None
+
+    def _warm(self) -> Reading[R]:
+        loaded = self._loaded
+        if loaded is None:
+            with LOADING:
+                loaded = self._loaded = self._loaded or self._load()
+        return loaded
+
+    def _load(self) -> Reading[R]:
+        """The model, and its token store opened; one in memory where none is given."""
+        store = self.token_store
+        reader = self._model(store)
+        if store is not None:
+            if reader.joint:
+                msg = (
+                    f"{self.model_name_or_path} reads question and passage jointly (k = 0) and cannot use a token "
+                    "store. Choose a BTR model with k >= 1 and codes, or leave the token store out."
+                )
+                raise ModelError(msg)
+            store.open(reader.fingerprint)
+            return Reading(reader, ReadThrough(reader, partial(store.open, reader.fingerprint)))
+        if reader.joint:
+            logger.warning(
+                "{model} reads question and passage jointly (k = 0): nothing is kept of a passage.",
+                model=self.model_name_or_path,
+            )
+            return Reading(reader, None)
+        own_store = open_store("memory://", reader.fingerprint)
+        return Reading(reader, ReadThrough(reader, lambda: own_store, OWN_STORE_PASSAGES))
+
+    def _model(self, store: BinaryTokenStore | None) -> R:
+        """The token store's model where it is the same, else one of its own."""
+        if store is not None and self._kind is SplitReader:
+            mine = (self.model_name_or_path, self.device, self.model_kwargs)
+            if mine == (store.model_name_or_path, store.device, store.model_kwargs):
+                return cast("R", store.reader)
+        return load_reader(
+            self._kind,
+            self.model_name_or_path,
+            device=self.device,
+            token=self.token,
+            model_kwargs=self.model_kwargs,
+            max_seq_length=self.max_seq_length,
+            stride=self.stride,
             bits=store.bits if store is not None else None,
         )
-    if store is not None:
-        if reader.joint:
-            msg = (
-                f"{model} reads question and passage jointly (k = 0) and cannot use a token "
-                "store. Choose a BTR model with k >= 1 and codes, or leave the token store out."
-            )
-            raise ModelError(msg)
-        store.open(reader.fingerprint)
-        return Reading(reader, ReadThrough(reader, partial(store.open, reader.fingerprint)))
-    if reader.joint:
-        logger.warning("{model} reads question and passage jointly (k = 0): nothing is kept of a passage.", model=model)
-        return Reading(reader, None)
-    own_store = open_store("memory://", reader.fingerprint)
-    return Reading(reader, ReadThrough(reader, lambda: own_store, OWN_STORE_PASSAGES))
 
 
 def with_text(documents: list[Document]) -> list[Document]:

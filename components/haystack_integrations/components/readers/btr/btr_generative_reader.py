@@ -18,20 +18,13 @@ from btr_haystack.errors import ModelError
 from btr_haystack.generator import Compression, GenerativeReader, Written
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
-    check_device,
     check_documents,
     check_queries,
-    check_same_windows,
     check_windows,
     first_given,
 )
-from haystack_integrations.components.readers.btr._model import (
-    LOADING,
-    settings_from_dict,
-    settings_to_dict,
-    telemetry_name,
-)
-from haystack_integrations.components.readers.btr._reading import Reading, load_reading, with_text
+from haystack_integrations.components.readers.btr._model import settings_to_dict
+from haystack_integrations.components.readers.btr._reading import Reading, StoreReader, with_text
 from haystack_integrations.components.readers.btr.binary_token_store import BinaryTokenStore
 
 logger = logging.getLogger(__name__)
@@ -54,7 +47,7 @@ class _Settings:
 
 
 @component
-class BTRGenerativeReader:
+class BTRGenerativeReader(StoreReader[GenerativeReader]):
     """
     Writes answers to a given query from Documents, reading them from bits.
 
@@ -78,6 +71,8 @@ class BTRGenerativeReader:
     print(result["answers"][0].data)
     ```
     """
+
+    _kind = GenerativeReader
 
     def __init__(
         self,
@@ -141,28 +136,16 @@ class BTRGenerativeReader:
             If a number is out of range, the prompt has no place for the query, no model is named, or the token store
             has other windows than the reader.
         """
-        check_same_windows(max_seq_length, stride, token_store)
-        check_device(device, model_kwargs)
-        if token_store is not None:
-            model = model or token_store.model_name_or_path
-            device = device or token_store.device
-            model_kwargs = token_store.model_kwargs if model_kwargs is None else model_kwargs
-        if model is None or str(model) == DEFAULT_MODEL:
+        self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store)
+        if self.model_name_or_path == DEFAULT_MODEL:
             msg = f"model is {model!r}; expected a model that can write: {DEFAULT_MODEL} has no decoder"
             raise ValueError(msg)
         if not isinstance(prompt, str) or QUERY not in prompt:
             msg = f"prompt is {prompt!r}; expected a text with {QUERY} where the query belongs"
             raise ValueError(msg)
-        self.model_name_or_path = str(model)
-        self.device = device
-        self.token = token
         self.top_k = top_k
-        self.max_seq_length = max_seq_length
-        self.stride = stride
         self.max_batch_size = max_batch_size
         self.generation_kwargs = generation_kwargs
-        self.model_kwargs = model_kwargs
-        self.token_store = token_store
         self.prompt = prompt
         self.merged_inside = merged_inside
         self.merged_across = merged_across
@@ -170,13 +153,6 @@ class BTRGenerativeReader:
         self.progress_bar = progress_bar
         check_windows(max_seq_length, stride)
         self._settings()
-        self._loaded: Reading[GenerativeReader] | None = None
-
-    def _get_telemetry_data(self) -> dict[str, Any]:
-        """
-        Data that is sent to Posthog for usage analytics.
-        """
-        return {"model": telemetry_name(self.model_name_or_path)}
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -205,50 +181,6 @@ class BTRGenerativeReader:
             merged_across=self.merged_across,
             merge_every=self.merge_every,
             progress_bar=self.progress_bar,
-        )
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "BTRGenerativeReader":
-        """
-        Deserializes the component from a dictionary.
-
-        :param data:
-            Dictionary to deserialize from.
-        :returns:
-            Deserialized component.
-        """
-        return settings_from_dict(cls, data)
-
-    def warm_up(self) -> None:
-        """
-        Loads the model and opens the token store, once.
-
-        :raises ModelError:
-            If the model has no decoder, or reads jointly (k = 0) and there is a token store, which it could not use.
-        :raises FingerprintError:
-            If the token store holds passages of another model.
-        :raises StoreError:
-            If the token store cannot be opened.
-        """
-        self._warm()
-
-    def _warm(self) -> Reading[GenerativeReader]:
-        loaded = self._loaded
-        if loaded is None:
-            with LOADING:
-                loaded = self._loaded = self._loaded or self._load()
-        return loaded
-
-    def _load(self) -> Reading[GenerativeReader]:
-        return load_reading(
-            GenerativeReader,
-            self.model_name_or_path,
-            device=self.device,
-            token=self.token,
-            model_kwargs=self.model_kwargs,
-            max_seq_length=self.max_seq_length,
-            stride=self.stride,
-            token_store=self.token_store,
         )
 
     @component.output_types(answers=list[GeneratedAnswer], cache=dict[str, int])
@@ -322,14 +254,6 @@ class BTRGenerativeReader:
             For each query the answers that `run` gives.
         """
         return self._answer(queries, documents, self._settings(**parameters))[0]
-
-    def close(self) -> None:
-        """
-        Lets go of the model and closes the token store. Used again, both come back; a memory store comes back empty.
-        """
-        if self.token_store is not None:
-            self.token_store.close()
-        self._loaded = None
 
     def _settings(
         self,

@@ -12,26 +12,18 @@ from typing import Any
 from haystack import Document, ExtractedAnswer, component, logging
 from haystack.utils import ComponentDevice, Secret
 
-from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import ModelError
 from btr_haystack.reader import Spans, SplitReader
 from haystack_integrations.components.readers.btr._answers import AnswerRules, candidates, choose, distinct
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
-    check_device,
     check_documents,
     check_queries,
-    check_same_windows,
     check_windows,
     first_given,
 )
-from haystack_integrations.components.readers.btr._model import (
-    LOADING,
-    settings_from_dict,
-    settings_to_dict,
-    telemetry_name,
-)
-from haystack_integrations.components.readers.btr._reading import Reading, load_reading, with_text
+from haystack_integrations.components.readers.btr._model import settings_to_dict
+from haystack_integrations.components.readers.btr._reading import Reading, StoreReader, with_text
 from haystack_integrations.components.readers.btr.binary_token_store import BinaryTokenStore
 
 logger = logging.getLogger(__name__)
@@ -54,7 +46,7 @@ class _Settings:
 
 
 @component
-class BTRReader:
+class BTRReader(StoreReader[SplitReader]):
     """
     Locates and extracts answers to a given query from Documents, reading them from bits.
 
@@ -83,6 +75,8 @@ class BTRReader:
     assert "Python" in result["answers"][0].data
     ```
     """
+
+    _kind = SplitReader
 
     def __init__(
         self,
@@ -156,37 +150,18 @@ class BTRReader:
         :raises ValueError:
             If a number is out of range, or the token store has other windows than the reader.
         """
-        check_same_windows(max_seq_length, stride, token_store)
-        check_device(device, model_kwargs)
-        if token_store is not None:
-            model = model or token_store.model_name_or_path
-            device = device or token_store.device
-            model_kwargs = token_store.model_kwargs if model_kwargs is None else model_kwargs
-        self.model_name_or_path = str(model or DEFAULT_MODEL)
-        self.device = device
-        self.token = token
+        self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store)
         self.top_k = top_k
         self.score_threshold = score_threshold
-        self.max_seq_length = max_seq_length
-        self.stride = stride
         self.max_batch_size = max_batch_size
         self.answers_per_seq = answers_per_seq
         self.no_answer = no_answer
         self.calibration_factor = calibration_factor
         self.overlap_threshold = overlap_threshold
-        self.model_kwargs = model_kwargs
-        self.token_store = token_store
         self.max_answer_length = max_answer_length
         self.progress_bar = progress_bar
         self.kept_share = kept_share
         self._settings()
-        self._loaded: Reading[SplitReader] | None = None
-
-    def _get_telemetry_data(self) -> dict[str, Any]:
-        """
-        Data that is sent to Posthog for usage analytics.
-        """
-        return {"model": telemetry_name(self.model_name_or_path)}
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -214,50 +189,6 @@ class BTRReader:
             max_answer_length=self.max_answer_length,
             progress_bar=self.progress_bar,
             kept_share=self.kept_share,
-        )
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "BTRReader":
-        """
-        Deserializes the component from a dictionary.
-
-        :param data:
-            Dictionary to deserialize from.
-        :returns:
-            Deserialized component.
-        """
-        return settings_from_dict(cls, data)
-
-    def warm_up(self) -> None:
-        """
-        Loads the model and opens the token store, once.
-
-        :raises ModelError:
-            If the model reads jointly (k = 0) and there is a token store, which it could not use.
-        :raises FingerprintError:
-            If the token store holds passages of another model.
-        :raises StoreError:
-            If the token store cannot be opened.
-        """
-        self._warm()
-
-    def _warm(self) -> Reading[SplitReader]:
-        loaded = self._loaded
-        if loaded is None:
-            with LOADING:
-                loaded = self._loaded = self._loaded or self._load()
-        return loaded
-
-    def _load(self) -> Reading[SplitReader]:
-        return load_reading(
-            SplitReader,
-            self.model_name_or_path,
-            device=self.device,
-            token=self.token,
-            model_kwargs=self.model_kwargs,
-            max_seq_length=self.max_seq_length,
-            stride=self.stride,
-            token_store=self.token_store,
         )
 
     @component.output_types(answers=list[ExtractedAnswer], cache=dict[str, int])
@@ -362,14 +293,6 @@ class BTRReader:
             List of deduplicated answers.
         """
         return list(distinct(answers, overlap_threshold))
-
-    def close(self) -> None:
-        """
-        Lets go of the model and closes the token store. Used again, both come back; a memory store comes back empty.
-        """
-        if self.token_store is not None:
-            self.token_store.close()
-        self._loaded = None
 
     def _settings(
         self,
