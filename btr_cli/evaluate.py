@@ -83,11 +83,12 @@ def evaluate(
     if output and not output.parent.is_dir():
         msg = f"{output.parent}: no such folder for the figures"
         raise FileNotFoundError(msg)
+    teacher = checked_source(teacher) if teacher else None
+    names = [*([teacher] if teacher else []), *map(checked_source, model or [DEFAULT_MODEL])]
     if task != "squad":
-        models = tuple(checked_source(name) for name in ([teacher] if teacher else []) + (model or [DEFAULT_MODEL]))
         corpus = str(passages) if passages else None
         asked_for = TaskSettings(
-            task, str(data), corpus, models, checked_source(teacher) if teacher else None, writes, sample, seed, top_k,
+            task, str(data), corpus, tuple(names), teacher, writes, sample, seed, top_k,
             prompt or PAPER_TASKS[task].prompt, store or "memory://",
         )  # fmt: skip
         evaluate_task(asked_for, output)
@@ -99,7 +100,6 @@ def evaluate(
     if mode == "no-answer" and all(question.answers for paragraph in paragraphs for question in paragraph.questions):
         msg = f"{data} holds no question without an answer; mode no-answer needs a file like those of SQuAD 2"
         raise DataError(msg)
-    names = [checked_source(name) for name in ([teacher] if teacher else []) + (model or [DEFAULT_MODEL])]
     rows: list[dict[str, Any]] = []
     for part in ("gold", "open") if mode == "both" else (mode,):
         size = open_sample if part == "open" and open_sample else sample

@@ -117,8 +117,8 @@ def test_three_stages_make_a_reader(family, plain_reader, squad_file, tmp_path):
 
 
 def test_what_is_to_be_written(squad_file):
-    tokenizer = make_tokenizer("t5")
-    dataset = PairDataset(read_squad(squad_file), tokenizer, frame_of(tokenizer), length=12, passages=3, negatives=1)
+    tokenizer, paragraphs = make_tokenizer("t5"), read_squad(squad_file)
+    dataset = PairDataset(paragraphs, tokenizer, frame_of(tokenizer), length=12, passages=3, negatives=1, writes=True)
     told = nothing = 0
     for number in range(len(dataset)):
         batch = collate([dataset[number]], pad=0)

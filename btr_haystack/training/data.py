@@ -70,6 +70,7 @@ class PairDataset(Dataset[Group]):
     :param negatives: wrong passages for each question, taken from its group; 0.5 gives one to every second question.
     :param window: most tokens of a passage; a longer one gives one of its windows.
     :param max_query_length: most tokens of a question part.
+    :param writes: give answers to be written, too.
     :param seed: of all choices.
     """
 
@@ -85,6 +86,7 @@ class PairDataset(Dataset[Group]):
         negatives: float = 1.0,
         window: int = 256,
         max_query_length: int = 64,
+        writes: bool = False,
         seed: int = 0,
     ) -> None:
         self.paragraphs = [paragraph for paragraph in paragraphs if paragraph.questions]
@@ -94,6 +96,7 @@ class PairDataset(Dataset[Group]):
         self.questions = questions
         self.negatives = negatives
         self.window = window
+        self.writes = writes
         self.seed = seed
         encoded = tokenizer(
             [clean(paragraph.text) for paragraph in self.paragraphs],
@@ -156,7 +159,7 @@ class PairDataset(Dataset[Group]):
             for chosen in rng.sample(range(len(questions)), min(self.questions, len(questions))):
                 part, answers = self.question_parts[i][chosen], questions[chosen].answers
                 start, end = self._answer(i, starts[place], answers)
-                written = self._written(answers[0][0]) if start >= 0 else []
+                written = self._written(answers[0][0]) if self.writes and start >= 0 else []
                 pairs.append(Pair(part, place, start, end, group, written))
                 others = [
                     other for other, j in enumerate(members)

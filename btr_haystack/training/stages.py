@@ -157,6 +157,7 @@ def run_stage(settings: StageSettings) -> Path:
         negatives=settings.negatives,
         window=settings.window,
         max_query_length=model.config.max_query_length,
+        writes=settings.weights.writing > 0,
         seed=settings.seed,
     )
     validation = groups(held_out, length=40) if any(paragraph.questions for paragraph in held_out) else None
