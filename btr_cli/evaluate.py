@@ -54,6 +54,9 @@ def evaluate(
     ] = LONGEST_ANSWER,
     bits: Annotated[int | None, typer.Option(min=0, help="Bits kept a token; default: all of the model's.")] = None,
     kept_share: Annotated[float, typer.Option(help="Share of the windows that are read to the end.")] = 1.0,
+    retrieval_weight: Annotated[
+        float, typer.Option(min=0, help="How much BM25's scores count beside the reader's in the open task.")
+    ] = 0.0,
     output: Annotated[
         Path | None,
         typer.Option(help="JSON file for the figures; other tasks: a table and the answers beside it, to go on from."),
@@ -71,7 +74,11 @@ def evaluate(
         msg = f"task is {task!r}; expected squad, {', '.join(PAPER_TASKS)}"
         raise ValueError(msg)
     squad_only = {"--mode": mode != "both", "--open-sample": open_sample, "--bits": bits is not None}
-    squad_only |= {"--kept-share": kept_share != 1, "--max-answer-length": max_answer_length != LONGEST_ANSWER}
+    squad_only |= {
+        "--retrieval-weight": retrieval_weight,
+        "--kept-share": kept_share != 1,
+        "--max-answer-length": max_answer_length != LONGEST_ANSWER,
+    }
     others_only = {"--passages": passages, "--writes": writes, "--prompt": prompt, "--store": store}
     for option, given in (others_only if task == "squad" else squad_only).items():
         if given:
@@ -106,6 +113,7 @@ def evaluate(
         asked = drawn(paragraphs, size, seed, unanswerable=part == "no-answer")
         for name in names:
             settings: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": max_answer_length or None}
+            settings["retrieval_weight"] = retrieval_weight
             if name == teacher:
                 reader = BTRReader(name, **settings)
             else:
@@ -124,7 +132,7 @@ def evaluate(
     Console().print(as_table(rows, escape(f"{data.name}, seed {seed}")))
     if output:
         figures = {"data": data.name, "seed": seed, "top_k": top_k, "bits": bits, "kept_share": kept_share}
-        figures["rows"] = rows
+        figures |= {"retrieval_weight": retrieval_weight, "rows": rows}
         output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 

@@ -258,6 +258,7 @@ class SplitReader:
         max_answer_length: int | None = None,
         max_rows: int | None = None,
         kept_share: float = 1.0,
+        passage_scores: np.ndarray | None = None,
     ) -> list[Spans]:
         """
         Read every question with every passage; the passages are decoded once for all questions.
@@ -269,6 +270,8 @@ class SplitReader:
         :param max_rows: most windows run at a time; by default as many as fit a token budget.
         :param kept_share: share of the windows that are read to the end: those whose best span scores highest after
             the first upper layer. The others give no spans.
+        :param passage_scores: float (passages,) added to the score of each passage's spans, such as what retrieval
+            says of it; None adds nothing.
         :returns: the candidates of each question.
         :raises ModelError: when the reader is joint (k = 0): use `read_jointly`; when there is one upper layer only
             and windows are to be dropped after it.
@@ -280,6 +283,7 @@ class SplitReader:
             msg = f"kept_share is {kept_share}, but there is no layer above the first upper one; expected 1"
             raise ModelError(msg)
         rows, joined = self._joined(passages, max_rows)
+        added = _added(passage_scores, rows)
 
         def logits(asked: Tensor) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
             question = asked.shape[1]
@@ -287,13 +291,13 @@ class SplitReader:
                 (batch, self.model.first_upper(joint, mask), mask) for batch, joint, mask in joined(asked)
             )
             if kept_share < 1:
-                batches = self._pruned(batches, rows.length, question, kept_share, max_rows)
+                batches = self._pruned(batches, rows.length, added, question, kept_share, max_rows)
             for batch, states, mask in batches:
                 yield batch, *self.model.span_logits(self.model.last_upper(states, mask)[:, question:])
 
         with torch.inference_mode():
             return [
-                self._spans(logits(self._question(question)), rows, spans_per_window, max_answer_length)
+                self._spans(logits(self._question(question)), rows, added, spans_per_window, max_answer_length)
                 for question in questions
             ]
 
@@ -305,6 +309,7 @@ class SplitReader:
         spans_per_window: int = 20,
         max_answer_length: int | None = None,
         max_rows: int | None = None,
+        passage_scores: np.ndarray | None = None,
     ) -> Spans:
         """
         Read as the ordinary reader does, every layer over question and passage together; see `read`.
@@ -324,7 +329,8 @@ class SplitReader:
                 yield batch, out.start_logits[:, asked:], out.end_logits[:, asked:]
 
         with torch.inference_mode():
-            return self._spans(logits(), rows, spans_per_window, max_answer_length)
+            added = _added(passage_scores, rows)
+            return self._spans(logits(), rows, added, spans_per_window, max_answer_length)
 
     def _joined_texts(
         self, question: str, texts: Sequence[str], max_rows: int | None
@@ -437,7 +443,13 @@ class SplitReader:
         return self.model.decode(prior, code, scales)
 
     def _pruned(
-        self, batches: Iterator[_Batch], lengths: np.ndarray, question: int, share: float, max_rows: int | None
+        self,
+        batches: Iterator[_Batch],
+        lengths: np.ndarray,
+        added: np.ndarray,
+        question: int,
+        share: float,
+        max_rows: int | None,
     ) -> Iterator[_Batch]:
         """The rows whose best span is among the best share of all, in new batches; memory grows with their number."""
         most = math.ceil(share * len(lengths))
@@ -447,7 +459,7 @@ class SplitReader:
             outside = ~self._inside(lengths[batch], start)
             scores = start.masked_fill(outside, -torch.inf).amax(1) + end.masked_fill(outside, -torch.inf).amax(1)
             for row, score, state in zip(batch.tolist(), scores.tolist(), states, strict=True):
-                best.append((score, row, state[: question + lengths[row]].clone()))
+                best.append((score + added[row], row, state[: question + lengths[row]].clone()))
             best = sorted(best, key=lambda one: (-one[0], one[1]))[:most]
         kept = np.array([row for _, row, _ in best], dtype=np.int64)
         for batch in in_batches(lengths[kept] + question, self._token_budget(), max_rows):
@@ -465,6 +477,7 @@ class SplitReader:
         self,
         logits: Iterator[tuple[np.ndarray, Tensor, Tensor]],
         rows: Rows,
+        added: np.ndarray,
         count: int,
         max_answer_length: int | None,
     ) -> Spans:
@@ -484,9 +497,14 @@ class SplitReader:
             passage=np.repeat(rows.passage, sizes),
             start=base + whole[1].astype(np.int64),
             end=base + whole[2].astype(np.int64),
-            score=whole[0].astype(np.float32),
+            score=(whole[0] + np.repeat(added, sizes)).astype(np.float32),
         )
 
     def _token_budget(self) -> int:
         """Most tokens that are run at a time."""
         return BATCH_TOKENS.get(self.model.device.type, BATCH_TOKENS["cuda"])
+
+
+def _added(passage_scores: np.ndarray | None, rows: Rows) -> np.ndarray:
+    """(rows,) what the passages' scores add to the spans of each window."""
+    return np.zeros(len(rows.passage), np.float32) if passage_scores is None else passage_scores[rows.passage]

@@ -277,7 +277,15 @@ class TestParameters:
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             reader.run(QUERY, documents, **{name: value})
 
-    @pytest.mark.parametrize(("name", "value"), [("calibration_factor", 0.0), ("overlap_threshold", -0.5)])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("calibration_factor", 0.0),
+            ("overlap_threshold", -0.5),
+            ("retrieval_weight", -0.5),
+            ("retrieval_weight", float("nan")),
+        ],
+    )
     def test_out_of_range_for_the_constructor(self, name, value):
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             BTRReader("a/model", **{name: value})

@@ -332,11 +332,11 @@ class TestEvaluate:
         figures = tmp_path / "figures.json"
         status, _, errors = btr(
             "evaluate", squad_file, "--model", split_reader(k=1, bits=24), "--teacher", plain_reader("bert"),
-            "--bits", 8, "--kept-share", 0.5, "--output", figures,
+            "--bits", 8, "--kept-share", 0.5, "--retrieval-weight", 0.3, "--output", figures,
         )  # fmt: skip
         assert status == 0, errors
         told = json.loads(figures.read_text())
-        assert (told["bits"], told["kept_share"]) == (8, 0.5)
+        assert (told["bits"], told["kept_share"], told["retrieval_weight"]) == (8, 0.5, 0.3)
 
 
 class TestBenchmark:

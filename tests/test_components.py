@@ -5,6 +5,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -412,6 +414,27 @@ class TestBTRReader:
     def test_joint_model_has_no_use_for_a_store(self, plain_reader, store):
         with pytest.raises(ModelError, match="leave the token store out"):
             BTRReader(plain_reader("bert"), token_store=store).warm_up()
+
+    @pytest.mark.parametrize("joint", [False, True])
+    def test_the_retrievers_scores_count_as_much_as_asked(self, joint, reader, plain_reader, documents):
+        if joint:
+            reader = BTRReader(plain_reader("bert"), top_k=5)
+        reader.no_answer = False
+        scored = [replace(document, score=float(place)) for place, document in enumerate(documents)]
+        alone = reader.run("What of 3?", scored)["answers"]
+        assert told(alone) == told(reader.run("What of 3?", documents, retrieval_weight=1)["answers"])  # no scores
+        moved = reader.run("What of 3?", scored, top_k=100, overlap_threshold=None, retrieval_weight=0.5)["answers"]
+        plain = reader.run("What of 3?", scored, top_k=100, overlap_threshold=None)["answers"]
+        before = {(a.document.id, a.document_offset.start, a.document_offset.end): a.score for a in plain}
+        for answer in moved[:20]:
+            place = (answer.document.id, answer.document_offset.start, answer.document_offset.end)
+            if place in before:
+                logit = math.log(before[place] / (1 - before[place])) + 0.1 * 0.5 * answer.document.score
+                assert answer.score == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-5)
+        last = reader.run("What of 3?", scored, top_k=1, retrieval_weight=1000)["answers"][0].document
+        assert last.id == documents[-1].id
+        odd = [replace(scored[0], score=math.nan), replace(scored[1], score=None), *scored[2:]]
+        assert len(reader.run("What of 3?", odd, retrieval_weight=0.5)["answers"]) == 5
 
     def test_longest_answer(self, reader, documents):
         free = reader.run(QUERY, documents, top_k=50, no_answer=False)["answers"]

@@ -59,6 +59,7 @@ class TransformersExtractiveReader(BTRReader):
         assert settings.pop("token_store") is settings.pop("max_answer_length") is None
         assert settings.pop("progress_bar") is False
         assert settings.pop("kept_share") == 1
+        assert settings.pop("retrieval_weight") == 0
         return data
 
     def _calculate_overlap(self, answer1_start, answer1_end, answer2_start, answer2_end):

@@ -394,6 +394,11 @@ def test_pruning_reads_the_best_windows_as_ever(family, split_reader):
         assert np.array_equal(found.passage, whole.passage[chosen])
         assert np.array_equal(found.start, whole.start[chosen])
         assert np.allclose(found.score, whole.score[chosen], atol=1e-4)
+    favoured = np.zeros(len(passages), np.float32)
+    favoured[7] = 1000
+    [found] = reader.read(["Who?"], passages, kept_share=0.01, passage_scores=favoured)
+    assert set(found.passage.tolist()) == {7}
+    assert np.allclose(found.score, whole.score[whole.passage == 7] + 1000, atol=1e-2)
     with pytest.raises(ModelError, match="no layer above the first upper one"):
         SplitReader.from_pretrained(split_reader(family, k=2)).read(["Who?"], [], kept_share=0.5)
 

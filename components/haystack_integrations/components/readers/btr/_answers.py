@@ -32,6 +32,24 @@ class AnswerRules:
     overlap_threshold: float | None
 
 
+def weighted_scores(documents: Sequence[Document], weight: float) -> np.ndarray | None:
+    """
+    What the retriever's scores add to the reader's.
+
+    >>> weighted_scores([Document(content="a", score=3.0), Document(content="b")], 0.5).tolist()
+    [1.5, 1.5]
+
+    :param documents: one without a finite score counts as the one with the lowest.
+    :param weight: 0 for nothing.
+    :returns: float32 (documents,), None where nothing is added.
+    """
+    scores = np.array([math.nan if document.score is None else document.score for document in documents], np.float32)
+    finite = np.isfinite(scores)
+    if not weight or not finite.any():
+        return None
+    return np.where(finite, scores, scores[finite].min()) * np.float32(weight)
+
+
 def candidates(
     spans: Spans, documents: Sequence[Document], tokenizer: Any, query: str, calibration_factor: float
 ) -> Iterator[ExtractedAnswer]:
@@ -46,7 +64,7 @@ def candidates(
     """
     scores = torch.sigmoid(torch.from_numpy(spans.score) * calibration_factor).numpy()
     offsets: dict[int, np.ndarray] = {}
-    for i in np.argsort(-scores, kind="stable").tolist():
+    for i in np.argsort(-spans.score, kind="stable").tolist():  # probabilities near 1 are all alike
         if not scores[i] > 0:
             return
         number = int(spans.passage[i])

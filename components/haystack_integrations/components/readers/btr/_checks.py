@@ -131,6 +131,6 @@ def check_at_least(least: int, kind: type | UnionType = int, **values: float | N
             expected = "a whole number" if kind is int else "a number"
             msg = f"{name} is {value!r}; expected {expected}, {least} or more"
             raise TypeError(msg)
-        if value is not None and value < least:
+        if value is not None and not value >= least:  # nor NaN
             msg = f"{name} is {value}; expected {least} or more"
             raise ValueError(msg)

@@ -14,7 +14,13 @@ from haystack.utils import ComponentDevice, Secret
 
 from btr_haystack.errors import ModelError
 from btr_haystack.reader import Spans, SplitReader
-from haystack_integrations.components.readers.btr._answers import AnswerRules, candidates, choose, distinct
+from haystack_integrations.components.readers.btr._answers import (
+    AnswerRules,
+    candidates,
+    choose,
+    distinct,
+    weighted_scores,
+)
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
     check_documents,
@@ -42,6 +48,7 @@ class _Settings:
     answers_per_seq: int
     max_answer_length: int | None
     kept_share: float
+    retrieval_weight: float
     rules: AnswerRules
 
 
@@ -98,6 +105,7 @@ class BTRReader(StoreReader[SplitReader]):
         max_answer_length: int | None = None,
         progress_bar: bool = False,
         kept_share: float = 1.0,
+        retrieval_weight: float = 0.0,
     ) -> None:
         """
         Set up the reader; nothing is loaded before it is used.
@@ -147,6 +155,10 @@ class BTRReader(StoreReader[SplitReader]):
         :param kept_share:
             Share of the windows that are read to the end, above 0 and up to 1: those that look best after the first
             upper layer. Less is faster and loses answers.
+        :param retrieval_weight:
+            How much the retriever's opinion counts: so many times a Document's `score` is added to the scores of its
+            spans, before they become probabilities. A Document without a score counts as the one with the lowest. It
+            depends on the retriever's scale (`docs/method.md`); at 0, the reader alone decides.
         :raises ValueError:
             If a number is out of range, or the token store has other windows than the reader.
         """
@@ -161,6 +173,7 @@ class BTRReader(StoreReader[SplitReader]):
         self.max_answer_length = max_answer_length
         self.progress_bar = progress_bar
         self.kept_share = kept_share
+        self.retrieval_weight = retrieval_weight
         self._settings()
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,6 +202,7 @@ class BTRReader(StoreReader[SplitReader]):
             max_answer_length=self.max_answer_length,
             progress_bar=self.progress_bar,
             kept_share=self.kept_share,
+            retrieval_weight=self.retrieval_weight,
         )
 
     @component.output_types(answers=list[ExtractedAnswer], cache=dict[str, int])
@@ -206,6 +220,7 @@ class BTRReader(StoreReader[SplitReader]):
         overlap_threshold: float | None = AS_CONSTRUCTED,
         max_answer_length: int | None = None,
         kept_share: float | None = None,
+        retrieval_weight: float | None = None,
     ) -> dict[str, Any]:
         """
         Locates and extracts answers from the given Documents using the given query.
@@ -239,6 +254,8 @@ class BTRReader(StoreReader[SplitReader]):
             Most tokens of an answer.
         :param kept_share:
             Share of the windows that are read to the end.
+        :param retrieval_weight:
+            How much the Documents' own scores count.
         :returns:
             - `answers`: List of answers sorted by (desc.) answer score.
             - `cache`: how many documents came from the store ("hits") and how many had to be encoded ("misses").
@@ -258,6 +275,7 @@ class BTRReader(StoreReader[SplitReader]):
             overlap_threshold=overlap_threshold,
             max_answer_length=max_answer_length,
             kept_share=kept_share,
+            retrieval_weight=retrieval_weight,
         )
         answers, cache = self._answer([query], documents, settings)
         return {"answers": answers[0], "cache": cache}
@@ -307,6 +325,7 @@ class BTRReader(StoreReader[SplitReader]):
         overlap_threshold: float | None = AS_CONSTRUCTED,
         max_answer_length: int | None = None,
         kept_share: float | None = None,
+        retrieval_weight: float | None = None,
     ) -> _Settings:
         """What a run goes by, checked."""
         if isinstance(overlap_threshold, int | float) and overlap_threshold < 0:
@@ -318,6 +337,7 @@ class BTRReader(StoreReader[SplitReader]):
             answers_per_seq=first_given(answers_per_seq, self.answers_per_seq, ANSWERS_PER_SEQ),
             max_answer_length=first_given(max_answer_length, self.max_answer_length),
             kept_share=first_given(kept_share, self.kept_share),
+            retrieval_weight=first_given(retrieval_weight, self.retrieval_weight),
             rules=AnswerRules(
                 top_k=first_given(top_k, self.top_k),
                 score_threshold=first_given(score_threshold, self.score_threshold),
@@ -328,7 +348,7 @@ class BTRReader(StoreReader[SplitReader]):
         )
         check_windows(settings.max_seq_length, settings.stride)
         check_at_least(0, top_k=settings.rules.top_k)
-        check_at_least(0, int | float, overlap_threshold=overlap_threshold)
+        check_at_least(0, int | float, overlap_threshold=overlap_threshold, retrieval_weight=settings.retrieval_weight)
         check_at_least(
             1,
             max_batch_size=settings.max_batch_size,
@@ -352,7 +372,7 @@ class BTRReader(StoreReader[SplitReader]):
             return [[] for _ in queries], {"hits": 0, "misses": 0}
         loaded = self._warm()
         readable = with_text(documents)
-        found, hits = self._read(loaded, queries, [document.content or "" for document in readable], settings)
+        found, hits = self._read(loaded, queries, readable, settings)
         cache = {"hits": hits, "misses": len(readable) - hits}
         logger.info("{hits} documents came from the store, {misses} did not.", **cache)
         rules, tokenizer = settings.rules, loaded.reader.tokenizer
@@ -363,14 +383,16 @@ class BTRReader(StoreReader[SplitReader]):
         return answers, cache
 
     def _read(
-        self, loaded: Reading[SplitReader], queries: Sequence[str], texts: list[str], settings: _Settings
+        self, loaded: Reading[SplitReader], queries: Sequence[str], documents: list[Document], settings: _Settings
     ) -> tuple[list[Spans], int]:
-        """Candidates for each query, and how many texts came from the store."""
+        """Candidates for each query, and how many documents came from the store."""
+        texts = [document.content or "" for document in documents]
         windows = {"max_seq_length": settings.max_seq_length, "stride": settings.stride}
         limits: dict[str, Any] = {
             "spans_per_window": settings.answers_per_seq,
             "max_answer_length": settings.max_answer_length,
             "max_rows": settings.max_batch_size,
+            "passage_scores": weighted_scores(documents, settings.retrieval_weight),
         }
         if loaded.source is None:
             if settings.kept_share < 1:
