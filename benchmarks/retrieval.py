@@ -33,6 +33,7 @@ from btr_haystack.squad import read_squad
 from btr_haystack.windows import token_offsets
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0)
+NOTHING = (0.0, 0.0, 0.0, 0.0, False)  # BM25 may find no passage
 Found = tuple[float, float, float, float, bool]  # retriever's score, reader's score, EM, F1, the right passage
 
 
@@ -50,7 +51,7 @@ def main(
     texts = dict.fromkeys(paragraph.text for paragraph in paragraphs)
     retriever = InMemoryBM25Retriever(filled([Document(content=text) for text in texts]), top_k=top_k)
     retrieved = [retriever.run(query=question.text)["documents"] for _, question in asked]
-    first = np.mean([docs[0].content == one[0].text for one, docs in zip(asked, retrieved, strict=True)])
+    first = np.mean([bool(docs) and docs[0].content == one[0].text for one, docs in zip(asked, retrieved, strict=True)])
     among = np.mean([any(d.content == one[0].text for d in docs) for one, docs in zip(asked, retrieved, strict=True)])
     rows = []
     for name in model:
@@ -105,7 +106,7 @@ def best_of_each(spans: Spans, passages: int) -> list[int | None]:
 
 def figures(every: list[list[Found]], weight: float) -> dict[str, float]:
     """Means in percent over the questions, and the share of answers from the right passage."""
-    chosen = [max(found, key=lambda one: one[1] + weight * one[0]) for found in every]
+    chosen = [max(found, key=lambda one: one[1] + weight * one[0], default=NOTHING) for found in every]
     matches, overlaps, right = (np.mean([one[i] for one in chosen]) for i in (2, 3, 4))
     return {"em": 100 * float(matches), "f1": 100 * float(overlaps), "right_passage": float(right)}
 

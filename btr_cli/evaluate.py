@@ -55,7 +55,7 @@ def evaluate(
     bits: Annotated[int | None, typer.Option(min=0, help="Bits kept a token; default: all of the model's.")] = None,
     kept_share: Annotated[float, typer.Option(help="Share of the windows that are read to the end.")] = 1.0,
     retrieval_weight: Annotated[
-        float, typer.Option(min=0, help="How much BM25's scores count beside the reader's in the open task.")
+        float, typer.Option(min=0, help="Open task: how much BM25's scores count, the teacher included.")
     ] = 0.0,
     output: Annotated[
         Path | None,
@@ -73,7 +73,7 @@ def evaluate(
     if task not in ("squad", *PAPER_TASKS):
         msg = f"task is {task!r}; expected squad, {', '.join(PAPER_TASKS)}"
         raise ValueError(msg)
-    squad_only = {"--mode": mode != "both", "--open-sample": open_sample, "--bits": bits is not None}
+    squad_only: dict[str, Any] = {"--mode": mode != "both", "--open-sample": open_sample, "--bits": bits is not None}
     squad_only |= {
         "--retrieval-weight": retrieval_weight,
         "--kept-share": kept_share != 1,
@@ -86,6 +86,9 @@ def evaluate(
             raise ValueError(msg)
     if mode not in (*TASKS, "both"):
         msg = f"mode is {mode!r}; expected {', '.join(TASKS)} or both"
+        raise ValueError(msg)
+    if retrieval_weight and mode in ("gold", "no-answer"):
+        msg = f"--retrieval-weight is {retrieval_weight}, but nothing is retrieved in mode {mode}"
         raise ValueError(msg)
     if output and not output.parent.is_dir():
         msg = f"{output.parent}: no such folder for the figures"

@@ -46,7 +46,7 @@ class Spans:
     :param passage: int64 (s,) number of the passage.
     :param start: int64 (s,) first token, in the document's own numbering.
     :param end: int64 (s,) last token.
-    :param score: float32 (s,) sum of start and end logit.
+    :param score: float32 (s,) sum of start and end logit, and of what was added for the passage.
     """
 
     passage: np.ndarray

@@ -284,6 +284,7 @@ class TestParameters:
             ("overlap_threshold", -0.5),
             ("retrieval_weight", -0.5),
             ("retrieval_weight", float("nan")),
+            ("retrieval_weight", float("inf")),
         ],
     )
     def test_out_of_range_for_the_constructor(self, name, value):

@@ -328,6 +328,11 @@ class TestEvaluate:
         for option in ("--sample", "--open-sample", "--top-k"):
             assert btr("evaluate", squad_file, option, 0)[0] == 2
 
+    def test_nothing_is_retrieved_for_gold_passages(self, refused, squad_file):
+        assert "nothing is retrieved in mode gold" in refused(
+            "evaluate", squad_file, "--mode", "gold", "--retrieval-weight", 0.3
+        )
+
     def test_fewer_bits_and_pruning(self, btr, squad_file, split_reader, plain_reader, tmp_path):
         figures = tmp_path / "figures.json"
         status, _, errors = btr(

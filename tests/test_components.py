@@ -429,7 +429,8 @@ class TestBTRReader:
         for answer in moved[:20]:
             place = (answer.document.id, answer.document_offset.start, answer.document_offset.end)
             if place in before:
-                logit = math.log(before[place] / (1 - before[place])) + 0.1 * 0.5 * answer.document.score
+                lacking = answer.document.score - scored[-1].score
+                logit = math.log(before[place] / (1 - before[place])) + 0.1 * 0.5 * lacking
                 assert answer.score == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-5)
         last = reader.run("What of 3?", scored, top_k=1, retrieval_weight=1000)["answers"][0].document
         assert last.id == documents[-1].id

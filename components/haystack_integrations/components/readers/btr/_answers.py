@@ -34,20 +34,21 @@ class AnswerRules:
 
 def weighted_scores(documents: Sequence[Document], weight: float) -> np.ndarray | None:
     """
-    What the retriever's scores add to the reader's.
+    What the retriever's scores add to the reader's: 0 for the best document, so that probabilities stay what they are.
 
-    >>> weighted_scores([Document(content="a", score=3.0), Document(content="b")], 0.5).tolist()
-    [1.5, 1.5]
+    >>> weighted_scores([Document(content="a", score=3.0), Document(content="b", score=1.0)], 0.5).tolist()
+    [0.0, -1.0]
 
     :param documents: one without a finite score counts as the one with the lowest.
     :param weight: 0 for nothing.
-    :returns: float32 (documents,), None where nothing is added.
+    :returns: float32 (documents,), 0 or less; None where nothing is added.
     """
     scores = np.array([math.nan if document.score is None else document.score for document in documents], np.float32)
     finite = np.isfinite(scores)
     if not weight or not finite.any():
         return None
-    return np.where(finite, scores, scores[finite].min()) * np.float32(weight)
+    lowest, highest = scores[finite].min(), scores[finite].max()
+    return (np.where(finite, scores, lowest) - highest) * np.float32(weight)
 
 
 def candidates(

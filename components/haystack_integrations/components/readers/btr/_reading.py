@@ -96,7 +96,7 @@ class StoreReader(Generic[R]):
         """
         Keep what the model is loaded with; what is not given is the token store's.
 
-        :raises ValueError: where device and `model_kwargs` disagree, or the token store has other windows.
+        :raises ValueError: where the token store has other windows.
         """
         check_same_windows(max_seq_length, stride, token_store)
         check_device(device, model_kwargs)

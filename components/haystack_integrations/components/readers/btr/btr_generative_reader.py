@@ -138,7 +138,8 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         """
         self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store)
         if self.model_name_or_path == DEFAULT_MODEL:
-            msg = f"model is {model!r}; expected a model that can write: {DEFAULT_MODEL} has no decoder"
+            given = model or (token_store and token_store.model_name_or_path)
+            msg = f"model is {given!r}; expected a model that can write: {DEFAULT_MODEL} has no decoder"
             raise ValueError(msg)
         if not isinstance(prompt, str) or QUERY not in prompt:
             msg = f"prompt is {prompt!r}; expected a text with {QUERY} where the query belongs"

@@ -4,6 +4,7 @@
 
 """The extractive reader that reads passages from bits."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,9 +157,10 @@ class BTRReader(StoreReader[SplitReader]):
             Share of the windows that are read to the end, above 0 and up to 1: those that look best after the first
             upper layer. Less is faster and loses answers.
         :param retrieval_weight:
-            How much the retriever's opinion counts: so many times a Document's `score` is added to the scores of its
-            spans, before they become probabilities. A Document without a score counts as the one with the lowest. It
-            depends on the retriever's scale (`docs/method.md`); at 0, the reader alone decides.
+            How much the retriever's opinion counts: a Document's spans lose so many times what its `score` lacks to the
+            best Document's, before their scores become probabilities. A Document without a finite score counts as the
+            one with the lowest. The right weight depends on the retriever (`docs/method.md`); at 0, the reader alone
+            decides.
         :raises ValueError:
             If a number is out of range, or the token store has other windows than the reader.
         """
@@ -289,7 +291,7 @@ class BTRReader(StoreReader[SplitReader]):
         :param queries:
             Query strings.
         :param documents:
-            Documents that every query is asked of.
+            Documents that every query is asked of; their scores count for every query, where they count at all.
         :param parameters:
             The other parameters of `run`, by name.
         :returns:
@@ -357,6 +359,9 @@ class BTRReader(StoreReader[SplitReader]):
         )
         if not (isinstance(settings.kept_share, int | float) and 0 < settings.kept_share <= 1):
             msg = f"kept_share is {settings.kept_share!r}; expected a share above 0 and up to 1"
+            raise ValueError(msg)
+        if not math.isfinite(settings.retrieval_weight):
+            msg = f"retrieval_weight is {settings.retrieval_weight}; expected a finite number, 0 or more"
             raise ValueError(msg)
         if not (isinstance(self.calibration_factor, int | float) and self.calibration_factor > 0):
             msg = f"calibration_factor is {self.calibration_factor!r}; expected a number above 0"
