@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "neither distillation nor imitation": {"weights": Weights(distillation=0, imitation=0)},
     "passages do not compete": {"weights": Weights(shared=0)},
     "no wrong passages": {"negatives": 0.0},
+    "shared tokens not marked": {"word_match": False},
     "lower layers frozen": {"frozen_lower": True},
     "AdamW": {"optimizer": "adamw"},
     "prior alone, no bits": {"bits": 0},

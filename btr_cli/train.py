@@ -26,6 +26,7 @@ def train(
     nested: Annotated[list[int] | None, typer.Option(help="Bits that codes may be cut to; may be given again.")] = None,
     code: Annotated[str, typer.Option(help="residual, or sign (the paper's).")] = "residual",
     scale: Annotated[str, typer.Option(help="predicted, or stored in a byte a token.")] = "predicted",
+    word_match: Annotated[bool, typer.Option(help="Mark the tokens that question and passage share.")] = True,
     frozen_lower: Annotated[bool, typer.Option("--frozen-lower", help="Leave the lower layers as they are.")] = False,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
     groups: Annotated[int, typer.Option(help="Groups of passages a step and device.")] = 1,
@@ -33,14 +34,18 @@ def train(
     questions: Annotated[int, typer.Option(help="Questions a passage, at most.")] = 4,
     negatives: Annotated[float, typer.Option(help="Wrong passages a question, on average.")] = 1.0,
     window: Annotated[int, typer.Option(help="Most tokens of a passage.")] = 256,
-    optimizer: Annotated[str, typer.Option(help="muon (its matrices) or adamw.")] = "muon",
+    optimizer: Annotated[
+        str | None, typer.Option(help="muon (its matrices) or adamw; muon by default where bfloat16 is fast.")
+    ] = None,
     learning_rate: Annotated[float, typer.Option(help="Of the encoder.")] = 3e-4,
     head_learning_rate: Annotated[float, typer.Option(help="Of span head and codes.")] = 5e-4,
     warmup: Annotated[int, typer.Option(help="Steps over which the rates rise.")] = 50,
     decay: Annotated[float, typer.Option(help="Share of the steps over which the rates fall to 0.")] = 1.0,
     validation: Annotated[float, typer.Option(help="Share of the articles held out.")] = 0.02,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
-    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16.")] = True,
+    bf16: Annotated[
+        bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16; by default where it is fast.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     shared: Annotated[float, typer.Option(help="Weight: spans competing across passages.")] = Weights.shared,
     imitation: Annotated[float, typer.Option(help="Weight: the teacher's spans.")] = Weights.imitation,

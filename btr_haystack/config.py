@@ -24,6 +24,7 @@ class BTRConfig(PreTrainedConfig):
     :param scale: for pre-norm encoders: "predicted" from token and bits, or "stored" in one byte a token.
     :param stop_tokens: token ids that keep no bits; the prior stands in for them.
     :param max_query_length: longest question part, special tokens included; BERT passages start at this position.
+    :param word_match: tokens that question and passage share are marked before the upper layers (`WordMatch`).
     :param task: how the model was trained, for people to read.
     :raises ValueError: where a value is outside its range.
     """
@@ -40,6 +41,7 @@ class BTRConfig(PreTrainedConfig):
         scale: str = "predicted",
         stop_tokens: list[int] | None = None,
         max_query_length: int = 64,
+        word_match: bool = False,
         task: str = "squad",
         **kwargs: Any,
     ) -> None:
@@ -55,6 +57,7 @@ class BTRConfig(PreTrainedConfig):
         self.scale = scale
         self.stop_tokens = sorted(stop_tokens or [])
         self.max_query_length = max_query_length
+        self.word_match = word_match
         self.task = task
         super().__init__(**kwargs)
         self._check()
@@ -77,6 +80,9 @@ class BTRConfig(PreTrainedConfig):
         layers = self.encoder.num_hidden_layers
         if not 0 <= self.k < layers:
             msg = f"k is {self.k}; this encoder has {layers} layers, so k must be from 0 (joint) to {layers - 1}"
+            raise ValueError(msg)
+        if self.word_match and self.k == 0:
+            msg = "word_match is on but k is 0: a joint reader has every layer to find matches with; turn it off"
             raise ValueError(msg)
         if self.bits is not None and self.k == 0:
             msg = f"bits is {self.bits} but k is 0: with no lower layers there is nothing to code; choose k >= 1"

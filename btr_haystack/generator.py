@@ -99,10 +99,10 @@ class GenerativeReader(SplitReader):
 
         def fused(question: str) -> tuple[Tensor, Tensor]:
             asked = self._question(question)
-            parts: list[tuple[Tensor, Tensor]] = [(asked[0], asked.new_ones(0))] * len(rows.length)
+            parts: list[tuple[Tensor, Tensor]] = [(asked.states[0], asked.states.new_ones(0))] * len(rows.length)
             for batch, joint, mask in joined(asked):
                 if compression.inside:
-                    states, sizes = self.model.upper_merged(joint, mask, asked.shape[1], compression.inside)
+                    states, sizes = self.model.upper_merged(joint, mask, asked.ids.shape[1], compression.inside)
                 else:
                     states = self.model.last_upper(self.model.first_upper(joint, mask), mask)
                     sizes = torch.ones(states.shape[:2], device=states.device) if mask is None else mask.float()

@@ -19,6 +19,7 @@ from btr_haystack.config import BTRConfig
 from btr_haystack.errors import ModelError
 from btr_haystack.families import Family, family_of, new_encoder
 from btr_haystack.rows import by_length
+from btr_haystack.word_match import WordMatch
 
 SCALE_STEP = 0.0625  # stored scales: log rms in steps of 1/16, one byte a token
 SCALE_ZERO = 128
@@ -141,7 +142,7 @@ class BTRPreTrainedModel(PreTrainedModel):
         if module is getattr(self, "qa_outputs", None):
             nn.init.normal_(self.qa_outputs.weight, std=self.config.encoder.hidden_size**-0.5)
             nn.init.zeros_(self.qa_outputs.bias)
-        elif isinstance(module, Binariser):
+        elif isinstance(module, (Binariser, WordMatch)):
             for weight in module.parameters(recurse=False):
                 nn.init.zeros_(weight)
         else:
@@ -168,6 +169,7 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         if config.bits is not None:
             width = config.encoder.hidden_size + self.family.stores_scale
             self.binariser = Binariser(config, width, self.family.embeddings.shape[1])
+        self.word_match = WordMatch(config.encoder.hidden_size) if config.word_match else None
         self.post_init()
 
     @staticmethod
@@ -196,6 +198,21 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         start = self.config.max_query_length if passage else 0
         states = self.family.embed(ids, start=start, segment=int(passage))
         return self.family.run(states, mask, 0, self.config.k)
+
+    def marked(self, states: Tensor, mask: Tensor | None, ids: Tensor, question: Tensor) -> Tensor:
+        """
+        What the upper layers are given: joint rows, with marks at shared tokens where the model has them.
+
+        :param states: (rows, tokens, d) joint rows [question; passage; padding].
+        :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
+        :param ids: (rows, tokens) their token ids; anything at padding.
+        :param question: (rows or 1,) tokens of each row's question.
+        :returns: (rows, tokens, d).
+        """
+        if self.word_match is None:
+            return states
+        marked: Tensor = self.word_match(states, ids if mask is None else ids.masked_fill(mask == 0, -1), question)
+        return marked
 
     def first_upper(self, states: Tensor, mask: Tensor | None) -> Tensor:
         """
@@ -370,6 +387,8 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
 
         def upper(rows: Tensor) -> list[Tensor]:
             states, mask = join(questions, question_mask, passages, passage_mask, pairs[rows])
+            ids, _ = join(question_ids[..., None], question_mask, passage_ids[..., None], passage_mask, pairs[rows])
+            states = self.marked(states, mask, ids[..., 0], question_mask[pairs[rows, 0]].sum(1))
             first = self.first_upper(states, mask)
             last = self.last_upper(first, mask)
             return [*self.span_logits(last), *self.first_look(first), last]
@@ -408,7 +427,8 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         base = AutoConfig.from_pretrained(str(folder), **where)
         if isinstance(base, BTRConfig):
-            changed = base.to_dict() | {"k": k, "bits": bits} | (settings or {})
+            kept = {"k": k, "bits": bits, "word_match": base.word_match and k > 0}
+            changed = base.to_dict() | kept | (settings or {})
             changed.pop("model_type", None)
             config = BTRConfig(**changed)
             model = cls.from_pretrained(str(folder), config=config, ignore_mismatched_sizes=True, **kwargs)

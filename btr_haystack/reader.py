@@ -58,6 +58,14 @@ class Spans:
 _Batch = tuple[np.ndarray, Tensor, Tensor | None]  # numbers of the rows, their states, their mask
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """Token ids (1, tokens) of a question part, and its states (1, tokens, d) after layer k."""
+
+    ids: Tensor
+    states: Tensor
+
+
 class SplitReader:
     """
     A model, its tokenizer, and how documents are cut into windows.
@@ -285,8 +293,8 @@ class SplitReader:
         rows, joined = self._joined(passages, max_rows)
         added = _added(passage_scores, rows)
 
-        def logits(asked: Tensor) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-            question = asked.shape[1]
+        def logits(asked: _Question) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+            question = asked.ids.shape[1]
             batches: Iterator[_Batch] = (
                 (batch, self.model.first_upper(joint, mask), mask) for batch, joint, mask in joined(asked)
             )
@@ -383,7 +391,7 @@ class SplitReader:
 
     def _joined(
         self, passages: Sequence[Passage], max_rows: int | None
-    ) -> tuple[Rows, Callable[[Tensor], Iterator[_Batch]]]:
+    ) -> tuple[Rows, Callable[[_Question], Iterator[_Batch]]]:
         """Windows, and what gives for a question's states the rows [question; window] in batches."""
         rows, codes = rows_of(passages), codes_of(passages)
         groups = list(in_groups(rows.length, DECODED_TOKENS * self._token_budget()))
@@ -392,19 +400,25 @@ class SplitReader:
         def decoded(first: int, last: int) -> Tensor:
             return self._decode(codes, int(rows.offset[first]), int(rows.offset[last - 1] + rows.length[last - 1]))
 
-        def joined(asked: Tensor) -> Iterator[_Batch]:
+        def joined(asked: _Question) -> Iterator[_Batch]:
+            question = torch.tensor([asked.ids.shape[1]], device=self.model.device)
             for first, last in groups:
                 states, length = decoded(first, last), rows.length[first:last]
+                ids = torch.from_numpy(codes.ids[rows.offset[first] :][: len(states), None]).to(states.device)
                 offset = rows.offset[first:last] - rows.offset[first]
-                for batch in in_batches(length + asked.shape[1], self._token_budget(), max_rows):
-                    yield batch + first, *joint_rows(asked, states, offset[batch], length[batch])
+                for batch in in_batches(length + asked.ids.shape[1], self._token_budget(), max_rows):
+                    where = (offset[batch], length[batch])
+                    joint, mask = joint_rows(asked.states, states, *where)
+                    joint_ids, _ = joint_rows(asked.ids[..., None], ids, *where)
+                    yield batch + first, self.model.marked(joint, mask, joint_ids[..., 0], question), mask
 
         return rows, joined
 
-    def _question(self, question: str) -> Tensor:
-        """(1, tokens, d) states of the question alone after layer k."""
+    def _question(self, question: str) -> _Question:
+        """The question read alone, by the lower layers."""
         part = self._question_part(question, self.model.config.max_query_length)
-        return self.model.lower(torch.tensor([part], device=self.model.device), None, passage=False)
+        ids = torch.tensor([part], device=self.model.device)
+        return _Question(ids, self.model.lower(ids, None, passage=False))
 
     def _question_part(self, question: str, most: int) -> list[int]:
         """Token ids of the question with its special tokens, `most` of them at most."""

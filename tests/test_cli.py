@@ -410,7 +410,7 @@ class TestTrain:
         given = [str(x) for name, value in (options | weights).items() for x in (f"--{name.replace('_', '-')}", value)]
         status, _, errors = btr(
             "train", "decomposed", "--base", "a/b", "--teacher", tmp_path, "--output", "o", "--data", "x",
-            "--data", "y", "--no-bf16", "--frozen-lower", "--nested", 8, "--nested", 32, *given,
+            "--data", "y", "--no-bf16", "--no-word-match", "--frozen-lower", "--nested", 8, "--nested", 32, *given,
         )  # fmt: skip
         assert status == 0, errors
         (settings,) = seen
@@ -418,7 +418,7 @@ class TestTrain:
         assert {name: getattr(settings.weights, name) for name in weights} == weights
         assert (settings.stage, settings.base, settings.output, settings.data) == ("decomposed", "a/b", "o", ("x", "y"))
         assert (settings.teacher, settings.bf16, settings.nested) == (str(tmp_path), False, (8, 32))
-        assert settings.frozen_lower
+        assert (settings.frozen_lower, settings.word_match) == (True, False)
 
     def test_refusals(self, refused, squad_file, documents_file, plain_reader, tmp_path):
         output = tmp_path / "model"

@@ -163,13 +163,13 @@ def test_merging_nothing_is_the_upper_layers(reader, passages):
     asked = reader._question(QUESTIONS[0])
     joint, mask = next((joint, mask) for _, joint, mask in joined(asked) if mask is not None)
     with torch.inference_mode():
-        merged, sizes = reader.model.upper_merged(joint, mask, asked.shape[1], 0.0)
+        merged, sizes = reader.model.upper_merged(joint, mask, asked.ids.shape[1], 0.0)
         plain = reader.model.last_upper(reader.model.first_upper(joint, mask), mask)
         assert torch.equal(sizes, mask.float())
         torch.testing.assert_close(merged[mask.bool()], plain[mask.bool()], atol=1e-4, rtol=1e-4)
-        fewer, sizes = reader.model.upper_merged(joint, mask, asked.shape[1], 0.3)
+        fewer, sizes = reader.model.upper_merged(joint, mask, asked.ids.shape[1], 0.3)
     assert sizes.sum(1).tolist() == mask.sum(1).tolist()
-    assert (sizes[:, : asked.shape[1]] == 1).all()
+    assert (sizes[:, : asked.ids.shape[1]] == 1).all()
     assert fewer.shape[1] < merged.shape[1]
 
 

@@ -43,7 +43,7 @@ class StageSettings:
     :param base: folder or hub id to start from: an encoder, a reader, or the model of the stage before.
     :param output: folder of the new model; its checkpoints stand in it until the stage is done.
     :param data: SQuAD-format files; questions without answers train the reader to find none.
-    :param teacher: the teacher's folder; needed by stages 2 and 3.
+    :param teacher: the teacher's folder; needed by stages 2 and 3 where they imitate it or are distilled (`Weights`).
     :param decoder: folder or hub id of a model whose decoder the base gets, to be trained to write (`Weights.writing`);
         None where the base has one.
     :param k: number of lower layers (stages 2 and 3).
@@ -52,6 +52,7 @@ class StageSettings:
     :param nested: numbers of bits below `bits` that codes can be cut to afterwards; each step draws one, or all bits.
     :param scale: "predicted" or "stored".
     :param stop_tokens: token ids without bits.
+    :param word_match: mark the tokens that question and passage share (stages 2 and 3); marks of the base stay anyway.
     :param frozen_lower: leave the lower layers as the base has them (stages 2 and 3).
     :param steps: optimiser steps.
     :param groups: groups of passages a step, on each device.
@@ -59,14 +60,14 @@ class StageSettings:
     :param questions: questions a passage, at most.
     :param negatives: wrong passages a question, on average.
     :param window: most tokens of a passage.
-    :param optimizer: "muon" or "adamw" (`new_optimizer`).
+    :param optimizer: "muon" or "adamw" (`new_optimizer`); None for "muon" where bfloat16 is fast, in which it works.
     :param learning_rate: of the encoder.
     :param head_learning_rate: of span head and codes.
     :param warmup: steps over which the rates rise.
     :param decay: share of the steps, the last ones, over which the rates fall linearly to 0; before, they stay.
     :param validation: share of the articles held out; their loss is reported.
     :param save_every: steps between checkpoints.
-    :param bf16: compute in bfloat16 (autocast).
+    :param bf16: compute in bfloat16 (autocast); None where the machine does so fast.
     :param seed: of everything random.
     :param weights: of the losses.
     """
@@ -83,6 +84,7 @@ class StageSettings:
     code: str = "residual"
     scale: str = "predicted"
     stop_tokens: tuple[int, ...] = ()
+    word_match: bool = True
     frozen_lower: bool = False
     steps: int = 4000
     groups: int = 1
@@ -90,14 +92,14 @@ class StageSettings:
     questions: int = 4
     negatives: float = 1.0
     window: int = 256
-    optimizer: str = "muon"
+    optimizer: str | None = None
     learning_rate: float = 3e-4
     head_learning_rate: float = 5e-4
     warmup: int = 50
     decay: float = 1.0
     validation: float = 0.02
     save_every: int = 200
-    bf16: bool = True
+    bf16: bool | None = None
     seed: int = 0
     weights: Weights = dataclasses.field(default_factory=Weights)
 
@@ -106,7 +108,7 @@ class StageSettings:
         if self.stage not in STAGES:
             msg = f"stage is {self.stage!r}; expected one of {', '.join(STAGES)}"
             raise ValueError(msg)
-        if self.optimizer not in OPTIMIZERS:
+        if self.optimizer not in (None, *OPTIMIZERS):
             msg = f"optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}"
             raise ValueError(msg)
         if any(not 0 < bits < self.bits for bits in self.nested):
@@ -118,8 +120,11 @@ class StageSettings:
         if self.decoder is not None and not self.weights.writing:
             msg = f"decoder is {self.decoder!r} but weights.writing is 0: nothing would train it; give it a weight"
             raise ValueError(msg)
-        if self.stage != "teacher" and self.teacher is None:
-            msg = f"stage {self.stage!r} imitates a teacher: give the folder of one (made by stage 'teacher')"
+        if self.stage != "teacher" and self.teacher is None and self.weights.teacher:
+            msg = (
+                f"stage {self.stage!r} imitates a teacher: give the folder of one (made by stage 'teacher'), "
+                "or set the weights of imitation and distillation to 0"
+            )
             raise ValueError(msg)
         if not self.data:
             msg = "no training file given; expected at least one SQuAD-format file"
@@ -146,7 +151,8 @@ def run_stage(settings: StageSettings) -> Path:
         raise DataError(msg)
     tokenizer = AutoTokenizer.from_pretrained(settings.base)
     model = _start(settings, tokenizer, [paragraph.text for paragraph in training])
-    teacher = BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32) if settings.teacher else None
+    taught = settings.teacher is not None and settings.weights.teacher
+    teacher = BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32) if taught else None
     frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
     groups = partial(
         PairDataset,
@@ -172,7 +178,7 @@ def run_stage(settings: StageSettings) -> Path:
         lr_scheduler_kwargs={"num_decay_steps": decay_steps, "decay_type": "linear"},
         warmup_steps=settings.warmup,
         max_grad_norm=1.0,
-        bf16=settings.bf16,
+        bf16=fast_bf16() if settings.bf16 is None else settings.bf16,
         use_cpu=not torch.accelerator.is_available(),
         logging_steps=50,
         eval_strategy="steps" if validation else "no",
@@ -240,6 +246,14 @@ def _shareable(settings: StageSettings) -> dict[str, Any]:
     return dataclasses.asdict(settings) | names | {"data": [Path(file).name for file in settings.data]}
 
 
+def fast_bf16() -> bool:
+    """Whether this machine computes in bfloat16 faster than in float32; a CPU without instructions for it is slower."""
+    if torch.accelerator.is_available():
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+    can = torch.cpu.get_capabilities()
+    return any(can.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
 def last_checkpoint(output: Path) -> str | None:
     """
     The newest whole checkpoint: one whose writing was cut off lacks a file and is passed over.
@@ -269,6 +283,8 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
     split = settings.stage != "teacher"
     bits = settings.bits if settings.stage == "binarised" else None
     fields = {"code": settings.code, "scale": settings.scale, "stop_tokens": list(settings.stop_tokens)}
+    if split and settings.word_match:
+        fields["word_match"] = True
     writes = settings.weights.writing > 0 and settings.decoder is None
     kind = BTRForConditionalGeneration if writes else BTRForQuestionAnswering
     model = kind.from_reader(
@@ -301,7 +317,8 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
 
 def _optimizer(model: BTRForQuestionAnswering, settings: StageSettings) -> torch.optim.Optimizer:
     new = [*model.qa_outputs.parameters(), *(model.binariser.parameters() if model.binariser is not None else [])]
+    kind = settings.optimizer or ("muon" if fast_bf16() else "adamw")
     return new_optimizer(
-        model, new, kind=settings.optimizer, learning_rate=settings.learning_rate,
+        model, new, kind=kind, learning_rate=settings.learning_rate,
         new_learning_rate=settings.head_learning_rate,
     )  # fmt: skip

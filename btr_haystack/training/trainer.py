@@ -41,6 +41,11 @@ class Weights:
     writing: float = 0.0
     attended: float = 0.5
 
+    @property
+    def teacher(self) -> bool:
+        """Whether there is anything to ask a teacher for."""
+        return self.imitation > 0 or self.distillation > 0
+
 
 @dataclass(frozen=True)
 class Places:
