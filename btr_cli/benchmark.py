@@ -32,6 +32,7 @@ from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRRe
 
 Task = list[tuple[Asked, list[Document]]]
 ANSWERS: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": 30}
+AGAIN = (0, 1, 2, 3)  # documents that the teacher reads again
 TIMED = 30  # questions that the ordinary reader, which is slow, is timed on
 
 
@@ -42,6 +43,9 @@ def benchmark(
     pareto: Annotated[bool, typer.Option("--pareto", help="Every setting, not the default one alone.")] = False,
     bits: Annotated[list[int] | None, typer.Option(min=0, help="Bits kept a token; may be given again.")] = None,
     kept_share: Annotated[list[float] | None, typer.Option(help="Share of windows read to the end; again.")] = None,
+    second_read: Annotated[
+        list[int] | None, typer.Option(min=0, help="Documents that the teacher reads again; may be given again.")
+    ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Questions, drawn with the seed.")] = 300,
     top_k: Annotated[int, typer.Option(min=1, help="Passages retrieved in the open task.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
@@ -74,16 +78,27 @@ def benchmark(
         whole = BinaryTokenStore(source, f"sqlite:///{folder}/whole.db")
         whole.write_documents(documents)
         most = whole.reader.bits
-        all_bits, all_shares = ((most, most // 2), (1.0, 0.5, 0.3)) if pareto else ((most,), (1.0,))
-        for count, share in itertools.product(bits or all_bits, kept_share or all_shares):
+        all_bits, all_shares, again = ((most, most // 2), (1.0, 0.5, 0.3), AGAIN) if pareto else ((most,), (1.0,), (0,))
+        settings = itertools.product(bits or all_bits, kept_share or all_shares, second_read or again)
+        for count, share, times in settings:
+            if times and share < 1 and not second_read:
+                continue
             store = BinaryTokenStore(source, f"sqlite:///{folder}/{count}.db", bits=count, progress_bar=False)
             store.copy_from(whole)
-            reader = BTRReader(source, token_store=store, kept_share=share, **ANSWERS)
-            label = f"{count} bits, {share:.0%} of the windows"
+            reader = BTRReader(
+                source, token_store=store, kept_share=share, second_model=taught if times else None, second_read=times,
+                **ANSWERS,
+            )  # fmt: skip
+            label = f"{count} bits, {share:.0%} of the windows, {times} documents again"
             figures = {name: score(reader, task, f"{label}, {name}") for name, task in tasks.items()}
             ours_ms = milliseconds(reader, tasks["open"][:TIMED])
             rows.append(
-                {"bits": count, "kept_share": share, "bytes_a_token": store.report().bytes_per_token}
+                {
+                    "bits": count,
+                    "kept_share": share,
+                    "second_read": times,
+                    "bytes_a_token": store.report().bytes_per_token,
+                }
                 | {f"{name}_{figure}": value for name, one in figures.items() for figure, value in one.items()}
                 | {f"{name}_of_teacher": figures[name]["f1"] / max(base[name]["f1"], 1e-9) for name in tasks}
                 | {"ms": ours_ms, "times_faster": ordinary_ms / ours_ms}
@@ -124,10 +139,13 @@ def milliseconds(reader: Any, task: Task) -> float:
 def as_table(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) -> Table:
     """The figures for people."""
     title = f"teacher: F1 {base['gold']['f1']:.1f} gold, {base['open']['f1']:.1f} open"
-    table = Table("bits", "windows", "bytes a token", "gold F1", "kept", "open F1", "kept", "ms", "faster", title=title)
+    table = Table(
+        "bits", "windows", "again", "bytes a token", "gold F1", "kept", "open F1", "kept", "ms", "faster", title=title
+    )
     for row in rows:
         table.add_row(
-            str(row["bits"]), f"{row['kept_share']:.0%}", f"{row['bytes_a_token']:.1f}", f"{row['gold_f1']:.1f}",
+            str(row["bits"]), f"{row['kept_share']:.0%}", str(row["second_read"]),
+            f"{row['bytes_a_token']:.1f}", f"{row['gold_f1']:.1f}",
             f"{row['gold_of_teacher']:.1%}", f"{row['open_f1']:.1f}", f"{row['open_of_teacher']:.1%}",
             f"{row['ms']:.0f}", f"{row['times_faster']:.1f}x",
         )  # fmt: skip
@@ -136,7 +154,7 @@ def as_table(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) -> T
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """
-    Accuracy kept against bytes a token; each point says how much faster it is.
+    Accuracy kept against speed: a line for the settings of each number of bits and of documents read again.
 
     :raises ImportError: without matplotlib.
     """
@@ -149,17 +167,26 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for share in sorted({row["kept_share"] for row in rows}, reverse=True):
-        points = sorted((row for row in rows if row["kept_share"] == share), key=lambda row: row["bytes_a_token"])
-        places = [(row["bytes_a_token"], 100 * row["open_of_teacher"]) for row in points]
-        axes.plot(*zip(*places, strict=True), "o-", label=f"{share:.0%} of the windows read to the end")
-        for row, place in zip(points, places, strict=True):
-            axes.annotate(f"{row['times_faster']:.1f}x", place, xytext=(5, 4), textcoords="offset points")
-    axes.set(xlabel="bytes a token, everything counted", ylabel="F1 kept, open task (%)")
+    for count in sorted({row["bits"] for row in rows}, reverse=True):
+        ours = [row for row in rows if row["bits"] == count]
+        stored = f"{count} bits, {ours[0]['bytes_a_token']:.0f} bytes a token"
+        pruned = sorted((row for row in ours if not row["second_read"]), key=lambda row: row["kept_share"])
+        again = sorted((row for row in ours if row["kept_share"] == 1), key=lambda row: row["second_read"])
+        [line] = axes.plot(*_places(pruned), "o-", label=stored)
+        axes.plot(*_places(again), "s--", color=line.get_color(), label=f"{stored}, documents read again")
+        for row in ours:
+            note = f"{row['second_read']} again" if row["second_read"] else f"{row['kept_share']:.0%}"
+            axes.annotate(note, (row["times_faster"], 100 * row["open_of_teacher"]), (5, 4), textcoords="offset points")
+    axes.axhline(100, color="grey", linewidth=0.8)
+    axes.set(xlabel="times faster than the ordinary reader", ylabel="F1 kept, open task (%)")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=160)
     plt.close(figure)
+
+
+def _places(rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    return [row["times_faster"] for row in rows], [100 * row["open_of_teacher"] for row in rows]
 
 
 def machine() -> str:

@@ -57,6 +57,9 @@ def evaluate(
     retrieval_weight: Annotated[
         float, typer.Option(min=0, help="Open task: how much BM25's scores count, the teacher included.")
     ] = 0.0,
+    second_read: Annotated[
+        int, typer.Option(min=0, help="Documents that the teacher reads again after a BTR reader.")
+    ] = 0,
     output: Annotated[
         Path | None,
         typer.Option(help="JSON file for the figures; other tasks: a table and the answers beside it, to go on from."),
@@ -76,6 +79,7 @@ def evaluate(
     squad_only: dict[str, Any] = {"--mode": mode != "both", "--open-sample": open_sample, "--bits": bits is not None}
     squad_only |= {
         "--retrieval-weight": retrieval_weight,
+        "--second-read": second_read,
         "--kept-share": kept_share != 1,
         "--max-answer-length": max_answer_length != LONGEST_ANSWER,
     }
@@ -89,6 +93,9 @@ def evaluate(
         raise ValueError(msg)
     if retrieval_weight and mode in ("gold", "no-answer"):
         msg = f"--retrieval-weight is {retrieval_weight}, but nothing is retrieved in mode {mode}"
+        raise ValueError(msg)
+    if second_read and not teacher:
+        msg = f"--second-read is {second_read}, but there is no --teacher to read again"
         raise ValueError(msg)
     if output and not output.parent.is_dir():
         msg = f"{output.parent}: no such folder for the figures"
@@ -121,7 +128,8 @@ def evaluate(
                 reader = BTRReader(name, **settings)
             else:
                 cut = None if bits is None else BinaryTokenStore(name, "memory://", bits=bits)
-                reader = BTRReader(name, token_store=cut, kept_share=kept_share, **settings)
+                again = {"second_model": teacher if second_read else None, "second_read": second_read}
+                reader = BTRReader(name, token_store=cut, kept_share=kept_share, **settings, **again)
             reader.warm_up()
             ask = on_retrieved(reader, paragraphs, top_k) if part == "open" else on_gold(reader)
             who = {"task": part, "model": Path(name).name, "teacher": name == teacher}
@@ -135,7 +143,7 @@ def evaluate(
     Console().print(as_table(rows, escape(f"{data.name}, seed {seed}")))
     if output:
         figures = {"data": data.name, "seed": seed, "top_k": top_k, "bits": bits, "kept_share": kept_share}
-        figures |= {"retrieval_weight": retrieval_weight, "rows": rows}
+        figures |= {"retrieval_weight": retrieval_weight, "second_read": second_read, "rows": rows}
         output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 

@@ -343,6 +343,17 @@ class TestEvaluate:
         told = json.loads(figures.read_text())
         assert (told["bits"], told["kept_share"], told["retrieval_weight"]) == (8, 0.5, 0.3)
 
+    def test_read_again_by_the_teacher(self, btr, refused, squad_file, split_reader, plain_reader, tmp_path):
+        figures = tmp_path / "figures.json"
+        given = ("evaluate", squad_file, "--model", split_reader(k=1, bits=24), "--second-read", 1)
+        status, _, errors = btr(*given, "--teacher", plain_reader("bert"), "--output", figures)
+        assert status == 0, errors
+        told = json.loads(figures.read_text())
+        assert told["second_read"] == 1
+        teacher, ours = (row["f1"] for row in told["rows"] if row["task"] == "gold")
+        assert ours == teacher > 0
+        assert "--second-read is 1, but there is no --teacher" in refused(*given)
+
 
 class TestBenchmark:
     def test_every_setting(self, btr, squad_file, split_reader, plain_reader, tmp_path):
@@ -354,9 +365,11 @@ class TestBenchmark:
         assert status == 0, errors
         assert "bytes a token" in output
         told = json.loads(figures.read_text())
-        assert [(row["bits"], row["kept_share"]) for row in told["rows"]] == [
-            (bits, share) for bits in (24, 8) for share in (1.0, 0.5, 0.3)
-        ]
+        assert [(row["bits"], row["kept_share"], row["second_read"]) for row in told["rows"]] == [
+            (bits, *one) for bits in (24, 8)
+            for one in ((1.0, 0), (1.0, 1), (1.0, 2), (1.0, 3), (0.5, 0), (0.3, 0))
+        ]  # fmt: skip
+        assert {row["gold_of_teacher"] for row in told["rows"] if row["second_read"]} == {1.0}
         sizes = {row["bits"]: row["bytes_a_token"] for row in told["rows"]}
         assert sizes[8] < sizes[24]
         assert all(row["ms"] > 0 and row["times_faster"] > 0 for row in told["rows"])

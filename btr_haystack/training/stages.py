@@ -151,8 +151,9 @@ def run_stage(settings: StageSettings) -> Path:
         raise DataError(msg)
     tokenizer = AutoTokenizer.from_pretrained(settings.base)
     model = _start(settings, tokenizer, [paragraph.text for paragraph in training])
-    taught = settings.teacher is not None and settings.weights.teacher
-    teacher = BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32) if taught else None
+    teacher = None
+    if settings.teacher is not None and settings.weights.teacher:
+        teacher = BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32)
     frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
     groups = partial(
         PairDataset,
@@ -282,7 +283,7 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
     """The model a stage begins with: without dropout, in float32, its codes fitted where they are new."""
     split = settings.stage != "teacher"
     bits = settings.bits if settings.stage == "binarised" else None
-    fields = {"code": settings.code, "scale": settings.scale, "stop_tokens": list(settings.stop_tokens)}
+    fields: dict[str, Any] = {"code": settings.code, "scale": settings.scale, "stop_tokens": list(settings.stop_tokens)}
     if split and settings.word_match:
         fields["word_match"] = True
     writes = settings.weights.writing > 0 and settings.decoder is None

@@ -51,6 +51,21 @@ def weighted_scores(documents: Sequence[Document], weight: float) -> np.ndarray 
     return (np.where(finite, scores, lowest) - highest) * np.float32(weight)
 
 
+def best_documents(spans: Spans, documents: Sequence[Document], count: int) -> list[Document]:
+    """
+    Choose the documents with the best spans.
+
+    :param spans: of `documents`, by number.
+    :param documents: any.
+    :param count: how many, at most.
+    :returns: the best first; those without a span never.
+    """
+    best = np.full(len(documents), -np.inf, np.float32)
+    np.maximum.at(best, spans.passage, spans.score)
+    order = np.argsort(-best, kind="stable")[:count]
+    return [documents[i] for i in order.tolist() if best[i] > -np.inf]
+
+
 def candidates(
     spans: Spans, documents: Sequence[Document], tokenizer: Any, query: str, calibration_factor: float
 ) -> Iterator[ExtractedAnswer]:

@@ -17,6 +17,7 @@ from btr_haystack.errors import ModelError
 from btr_haystack.reader import Spans, SplitReader
 from haystack_integrations.components.readers.btr._answers import (
     AnswerRules,
+    best_documents,
     candidates,
     choose,
     distinct,
@@ -29,7 +30,7 @@ from haystack_integrations.components.readers.btr._checks import (
     check_windows,
     first_given,
 )
-from haystack_integrations.components.readers.btr._model import settings_to_dict
+from haystack_integrations.components.readers.btr._model import load_reader, settings_to_dict
 from haystack_integrations.components.readers.btr._reading import Reading, StoreReader, with_text
 from haystack_integrations.components.readers.btr.binary_token_store import BinaryTokenStore
 
@@ -50,6 +51,7 @@ class _Settings:
     max_answer_length: int | None
     kept_share: float
     retrieval_weight: float
+    second_read: int
     rules: AnswerRules
 
 
@@ -85,6 +87,7 @@ class BTRReader(StoreReader[SplitReader]):
     """
 
     _kind = SplitReader
+    _second: SplitReader | None = None
 
     def __init__(
         self,
@@ -107,6 +110,8 @@ class BTRReader(StoreReader[SplitReader]):
         progress_bar: bool = False,
         kept_share: float = 1.0,
         retrieval_weight: float = 0.0,
+        second_model: Path | str | None = None,
+        second_read: int = 2,
     ) -> None:
         """
         Set up the reader; nothing is loaded before it is used.
@@ -161,6 +166,12 @@ class BTRReader(StoreReader[SplitReader]):
             best Document's, before their scores become probabilities. A Document without a finite score counts as the
             one with the lowest. The right weight depends on the retriever (`docs/method.md`); at 0, the reader alone
             decides.
+        :param second_model:
+            An ordinary question-answering model, a folder or an identifier for the Hugging Face hub, that reads the
+            best Documents once more, question and passage together from the first layer: all answers are then its.
+            It costs as many ordinary readings as `second_read` says, however many Documents there are. `None` for none.
+        :param second_read:
+            How many Documents are read again. At 0 none, and the answers are those of the first reading.
         :raises ValueError:
             If a number is out of range, or the token store has other windows than the reader.
         """
@@ -176,6 +187,8 @@ class BTRReader(StoreReader[SplitReader]):
         self.progress_bar = progress_bar
         self.kept_share = kept_share
         self.retrieval_weight = retrieval_weight
+        self.second_model = str(second_model) if second_model else None
+        self.second_read = second_read
         self._settings()
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,6 +218,8 @@ class BTRReader(StoreReader[SplitReader]):
             progress_bar=self.progress_bar,
             kept_share=self.kept_share,
             retrieval_weight=self.retrieval_weight,
+            second_model=self.second_model,
+            second_read=self.second_read,
         )
 
     @component.output_types(answers=list[ExtractedAnswer], cache=dict[str, int])
@@ -223,6 +238,7 @@ class BTRReader(StoreReader[SplitReader]):
         max_answer_length: int | None = None,
         kept_share: float | None = None,
         retrieval_weight: float | None = None,
+        second_read: int | None = None,
     ) -> dict[str, Any]:
         """
         Locates and extracts answers from the given Documents using the given query.
@@ -258,6 +274,8 @@ class BTRReader(StoreReader[SplitReader]):
             Share of the windows that are read to the end.
         :param retrieval_weight:
             How much the Documents' own scores count.
+        :param second_read:
+            How many Documents the second model reads again, where there is one.
         :returns:
             - `answers`: List of answers sorted by (desc.) answer score.
             - `cache`: how many documents came from the store ("hits") and how many had to be encoded ("misses").
@@ -278,6 +296,7 @@ class BTRReader(StoreReader[SplitReader]):
             max_answer_length=max_answer_length,
             kept_share=kept_share,
             retrieval_weight=retrieval_weight,
+            second_read=second_read,
         )
         answers, cache = self._answer([query], documents, settings)
         return {"answers": answers[0], "cache": cache}
@@ -328,6 +347,7 @@ class BTRReader(StoreReader[SplitReader]):
         max_answer_length: int | None = None,
         kept_share: float | None = None,
         retrieval_weight: float | None = None,
+        second_read: int | None = None,
     ) -> _Settings:
         """What a run goes by, checked."""
         if isinstance(overlap_threshold, int | float) and overlap_threshold < 0:
@@ -340,6 +360,7 @@ class BTRReader(StoreReader[SplitReader]):
             max_answer_length=first_given(max_answer_length, self.max_answer_length),
             kept_share=first_given(kept_share, self.kept_share),
             retrieval_weight=first_given(retrieval_weight, self.retrieval_weight),
+            second_read=first_given(second_read, self.second_read),
             rules=AnswerRules(
                 top_k=first_given(top_k, self.top_k),
                 score_threshold=first_given(score_threshold, self.score_threshold),
@@ -349,7 +370,7 @@ class BTRReader(StoreReader[SplitReader]):
             ),
         )
         check_windows(settings.max_seq_length, settings.stride)
-        check_at_least(0, top_k=settings.rules.top_k)
+        check_at_least(0, top_k=settings.rules.top_k, second_read=settings.second_read)
         check_at_least(0, int | float, overlap_threshold=overlap_threshold, retrieval_weight=settings.retrieval_weight)
         check_at_least(
             1,
@@ -380,25 +401,44 @@ class BTRReader(StoreReader[SplitReader]):
         found, hits = self._read(loaded, queries, readable, settings)
         cache = {"hits": hits, "misses": len(readable) - hits}
         logger.info("{hits} documents came from the store, {misses} did not.", **cache)
-        rules, tokenizer = settings.rules, loaded.reader.tokenizer
-        answers = [
-            choose(candidates(spans, readable, tokenizer, query, rules.calibration_factor), query, rules)
-            for query, spans in zip(queries, found, strict=True)
-        ]
+        second = self._second if settings.second_read else None
+        answers, rules = [], settings.rules
+        for query, spans in zip(queries, found, strict=True):
+            chosen, tokenizer = readable, loaded.reader.tokenizer
+            if second is not None:
+                chosen, tokenizer = best_documents(spans, readable, settings.second_read), second.tokenizer
+                spans = self._read_jointly(second, query, chosen, settings)  # noqa: PLW2901
+            every = candidates(spans, chosen, tokenizer, query, rules.calibration_factor)
+            answers.append(choose(every, query, rules))
         return answers, cache
+
+    def _load(self) -> Reading[SplitReader]:
+        """The model, its token store, and the second model where there is one."""
+        if self.second_model is not None:
+            second = load_reader(
+                SplitReader, self.second_model, device=self.device, token=self.token, model_kwargs=self.model_kwargs,
+                max_seq_length=self.max_seq_length, stride=self.stride, bits=None,
+            )  # fmt: skip
+            if not second.joint:
+                msg = (
+                    f"second_model is {self.second_model}, which reads split (k = {second.model.config.k}); "
+                    "expected an ordinary question-answering model (k = 0)"
+                )
+                raise ModelError(msg)
+            self._second = second
+        return StoreReader._load(self)  # not super(): @component has made the class anew
+
+    def close(self) -> None:
+        """
+        Lets go of the models and closes the token store. Used again, they come back; a memory store comes back empty.
+        """
+        StoreReader.close(self)
+        self._second = None
 
     def _read(
         self, loaded: Reading[SplitReader], queries: Sequence[str], documents: list[Document], settings: _Settings
     ) -> tuple[list[Spans], int]:
         """Candidates for each query, and how many documents came from the store."""
-        texts = [document.content or "" for document in documents]
-        windows = {"max_seq_length": settings.max_seq_length, "stride": settings.stride}
-        limits: dict[str, Any] = {
-            "spans_per_window": settings.answers_per_seq,
-            "max_answer_length": settings.max_answer_length,
-            "max_rows": settings.max_batch_size,
-            "passage_scores": weighted_scores(documents, settings.retrieval_weight),
-        }
         if loaded.source is None:
             if settings.kept_share < 1:
                 msg = (
@@ -406,9 +446,30 @@ class BTRReader(StoreReader[SplitReader]):
                     "jointly (k = 0) and prunes nothing; expected 1, or a BTR model"
                 )
                 raise ModelError(msg)
-            reader = loaded.reader.changed(**windows)
-            return [reader.read_jointly(query, texts, **limits) for query in queries], 0
+            return [self._read_jointly(loaded.reader, query, documents, settings) for query in queries], 0
+        texts = [document.content or "" for document in documents]
         reader, passages, hits = loaded.fetch(
-            texts, **windows, max_rows=settings.max_batch_size, progress_bar=self.progress_bar
+            texts,
+            max_seq_length=settings.max_seq_length,
+            stride=settings.stride,
+            max_rows=settings.max_batch_size,
+            progress_bar=self.progress_bar,
         )
+        limits = _limits(documents, settings)
         return reader.read(queries, passages, kept_share=settings.kept_share, **limits), hits
+
+    def _read_jointly(self, reader: SplitReader, query: str, documents: list[Document], settings: _Settings) -> Spans:
+        """Candidates of an ordinary reader."""
+        reader = reader.changed(max_seq_length=settings.max_seq_length, stride=settings.stride)
+        texts = [document.content or "" for document in documents]
+        return reader.read_jointly(query, texts, **_limits(documents, settings))
+
+
+def _limits(documents: list[Document], settings: _Settings) -> dict[str, Any]:
+    """What reading goes by, jointly or not."""
+    return {
+        "spans_per_window": settings.answers_per_seq,
+        "max_answer_length": settings.max_answer_length,
+        "max_rows": settings.max_batch_size,
+        "passage_scores": weighted_scores(documents, settings.retrieval_weight),
+    }
