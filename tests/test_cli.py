@@ -366,9 +366,9 @@ class TestBenchmark:
         assert "bytes a token" in output
         told = json.loads(figures.read_text())
         assert [(row["bits"], row["kept_share"], row["second_read"]) for row in told["rows"]] == [
-            (bits, *one) for bits in (24, 8)
-            for one in ((1.0, 0), (1.0, 1), (1.0, 2), (1.0, 3), (0.5, 0), (0.3, 0))
-        ]  # fmt: skip
+            *((bits, share, 0) for bits in (24, 8) for share in (1.0, 0.5, 0.3)),
+            *((24, 1.0, again) for again in (1, 2, 3)),
+        ]
         assert {row["gold_of_teacher"] for row in told["rows"] if row["second_read"]} == {1.0}
         sizes = {row["bits"]: row["bytes_a_token"] for row in told["rows"]}
         assert sizes[8] < sizes[24]
