@@ -14,17 +14,18 @@ from torch import Tensor
 from transformers.utils import cached_file
 
 from btr_haystack.config import BTRConfig
+from btr_haystack.int8 import WEIGHTS_FILE, whole
 
 WRITING = ("encoder.decoder.", "encoder.lm_head.")  # of a generative reader: it shares its store with an extractive one
 
 
 def digest_of_files(folder: str, config: BTRConfig, tokenizer: Any, where: dict[str, Any]) -> str | None:
     """Digest of the weights as they lie in the file, whatever dtype they are loaded in; None without such a file."""
-    path = cached_file(folder, "model.safetensors", _raise_exceptions_for_missing_entries=False, **where)
+    path = cached_file(folder, WEIGHTS_FILE, _raise_exceptions_for_missing_entries=False, **where)
     if path is None:
         return None
     with safe_open(path, framework="pt") as file:
-        return digest_of_weights({name: file.get_tensor(name) for name in file.keys()}, config, tokenizer)
+        return digest_of_weights(whole({name: file.get_tensor(name) for name in file.keys()}), config, tokenizer)
 
 
 def digest_of_weights(weights: dict[str, Tensor], config: BTRConfig, tokenizer: Any) -> str:

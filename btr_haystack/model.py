@@ -10,11 +10,13 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
+from transformers.utils import cached_file
 
-from btr_haystack import binarise
+from btr_haystack import binarise, int8
 from btr_haystack.config import BTRConfig
 from btr_haystack.errors import ModelError
 from btr_haystack.families import Family, family_of, new_encoder
@@ -125,17 +127,30 @@ class BTRPreTrainedModel(PreTrainedModel):
         :param kwargs: of `PreTrainedModel.from_pretrained`.
         :raises OSError: where there is no such file.
         """
-        model: Self = super().from_pretrained(str(folder), *args, **{**kwargs, "use_safetensors": True})
+        where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        path = _weights_file(str(folder), where)
+        if path is None or not int8.is_shrunk(path):
+            model: Self = super().from_pretrained(str(folder), *args, **{**kwargs, "use_safetensors": True})
+            return model
+        given = {name: value for name, value in kwargs.items() if name not in HUB_ARGUMENTS}
+        config = given.pop("config", None) or AutoConfig.from_pretrained(str(folder), **where)
+        weights = int8.whole(load_file(path))
+        found: Any = super().from_pretrained(None, *args, config=config, state_dict=weights, **given)
+        (found[0] if isinstance(found, tuple) else found).config.name_or_path = str(folder)
+        model = found  # with output_loading_info, a tuple, as transformers gives it
         return model
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, *, int8_weights: bool = False, **kwargs: Any) -> None:
         """
         Save weights and configuration.
 
         :param save_directory: the folder.
+        :param int8_weights: keep large matrices in 8 bits, with a scale a row; they load as floats again.
         :param kwargs: of `PreTrainedModel.save_pretrained`. Weights keep our names, whatever checkpoint they are of.
         """
         super().save_pretrained(save_directory, **{"save_original_format": False, **kwargs})
+        if int8_weights:
+            int8.shrink_file(save_directory)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -448,6 +463,15 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         if model_type == "t5":
             return {r"^(shared\.|encoder\.(?:block|final_layer_norm|embed_tokens)\.)": r"encoder.\1"}
         return {r"^(bert|roberta|electra|distilbert|mpnet)\.": "encoder."}
+
+
+def _weights_file(folder: str, where: dict[str, Any]) -> str | None:
+    """The one file that holds a model's weights; None where there is none such, of which loading will tell."""
+    try:
+        path: str | None = cached_file(folder, int8.WEIGHTS_FILE, _raise_exceptions_for_missing_entries=False, **where)
+    except OSError:
+        return None
+    return path
 
 
 def join(
