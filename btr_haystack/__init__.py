@@ -11,7 +11,7 @@ Importing this package registers its models with the Auto classes of transformer
 from importlib.metadata import PackageNotFoundError, version
 
 from btr_haystack.config import BTRConfig
-from btr_haystack.default import default_model_path
+from btr_haystack.default import default_model_path, default_teacher_path
 from btr_haystack.errors import BTRError
 from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.fit import fit_codes
@@ -38,6 +38,7 @@ __all__ = [
     "StoreReport",
     "Written",
     "default_model_path",
+    "default_teacher_path",
     "fit_codes",
     "open_store",
     "pack",

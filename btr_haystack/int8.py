@@ -5,6 +5,7 @@
 """Weights at rest in 8 bits: every row of a large matrix has a scale of its own. They are read back as floats."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def shrink_file(folder: str | Path) -> None:
         raise FileNotFoundError(msg)
     beside = path.with_suffix(".part")
     save_file(shrunk(load_file(path)), beside, metadata=MARK)
+    shutil.copymode(path, beside)
     os.replace(beside, path)
 
 

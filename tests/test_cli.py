@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -240,8 +241,10 @@ class TestDemo:
         questions = [{"question": QUERY}, {"question": "Which animal is the fastest?"}]
         monkeypatch.setattr(demo, "shipped_questions", lambda: questions)
         monkeypatch.setattr(demo, "ordinary_reader", lambda _: BTRReader(plain_reader("bert"), no_answer=False))
+        monkeypatch.setattr(demo, "DEFAULT_TEACHER", plain_reader("bert"))
         status, output, _ = btr("demo")
         assert status == 0
+        assert re.search(r"ordinary +│.*│ +2 of 2 │", output)
         assert "10 of 10 passages encoded" in output
         assert all(one["question"] in output for one in questions)
         rows = [line.split("│") for line in output.splitlines() if line.count("│") == 7]

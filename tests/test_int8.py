@@ -26,7 +26,9 @@ def shrunk(split_reader, every_matrix, tmp_path):
 
     def make(family="t5"):
         folder = split_reader(family)
-        BTRForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).save_pretrained(tmp_path, int8_weights=True)
+        BTRForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).save_pretrained(
+            tmp_path, int8_weights=True
+        )
         AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
         return folder, tmp_path
 
