@@ -128,7 +128,7 @@ def evaluate(
                 reader = BTRReader(name, **settings)
             else:
                 cut = None if bits is None else BinaryTokenStore(name, "memory://", bits=bits)
-                again = {"second_model": teacher if second_read else None, "second_read": second_read}
+                again: dict[str, Any] = {"second_model": teacher if second_read else None, "second_read": second_read}
                 reader = BTRReader(name, token_store=cut, kept_share=kept_share, **settings, **again)
             reader.warm_up()
             ask = on_retrieved(reader, paragraphs, top_k) if part == "open" else on_gold(reader)

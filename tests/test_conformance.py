@@ -60,6 +60,8 @@ class TransformersExtractiveReader(BTRReader):
         assert settings.pop("progress_bar") is False
         assert settings.pop("kept_share") == 1
         assert settings.pop("retrieval_weight") == 0
+        assert settings.pop("second_model") is None
+        assert settings.pop("second_read") == 2
         return data
 
     def _calculate_overlap(self, answer1_start, answer1_end, answer2_start, answer2_end):
