@@ -5,6 +5,7 @@
 """`btr demo`: the shipped reader on the shipped passages, beside the ordinary reader it learnt from."""
 
 import statistics
+import sys
 import time
 from typing import Any
 
@@ -70,7 +71,7 @@ def demo() -> None:
         ms = statistics.median(times)
         figures.add_row(name, f"{1e3 * ms:.0f}", f"{base_ms / ms:.1f}", f"{same} of {len(asked)}", size)
     console.print(figures)
-    console.print('Your own question: btr ask "Who painted the Mona Lisa?"')
+    console.print(f'Your own question: {sys.argv[0]} ask "Who painted the Mona Lisa?"')
 
 
 def ordinary_reader(model: str) -> Any:

@@ -179,7 +179,7 @@ class Journal:
         self.done: dict[tuple[str, str], Answer] = {}
         asked = hashlib.blake2b("\n".join(map(repr, items)).encode("utf-8", "replace"), digest_size=8).hexdigest()
         head = {"task": settings.task, "writes": settings.writes, "top_k": settings.top_k, "prompt": settings.prompt}
-        head["questions"] = asked
+        head |= {"questions": asked, "passages": Path(settings.passages).name if settings.passages else None}
         if path is None:
             return
         if not path.exists():

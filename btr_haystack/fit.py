@@ -32,7 +32,7 @@ def fit_codes(
     :param model: a reader with k >= 1 and bits >= 0; its codes are replaced.
     :param tokenizer: its tokenizer.
     :param texts: passages like those that will be read; a few hundred are enough.
-    :param window: most tokens of a passage part.
+    :param window: most tokens of a passage part; fewer where the encoder has fewer positions.
     :param tokens: stop after so many.
     :param rows: passages encoded at a time.
     :returns: relative squared error of the codes on the sample, as the next layer's attention sees it.
@@ -43,6 +43,8 @@ def fit_codes(
         msg = f"the reader has no codes to fit (k = {model.config.k}, bits = None); make it with bits >= 0"
         raise ModelError(msg)
     frame, device = frame_of(tokenizer), model.device
+    if model.family.positions is not None:
+        window = min(window, model.family.positions - model.config.max_query_length - len(frame.closing))
     coded, ids = [], []
     count = 0
     for first in range(0, len(texts), rows):

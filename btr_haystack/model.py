@@ -147,7 +147,11 @@ class BTRPreTrainedModel(PreTrainedModel):
         :param save_directory: the folder.
         :param int8_weights: keep large matrices in 8 bits, with a scale a row; they load as floats again.
         :param kwargs: of `PreTrainedModel.save_pretrained`. Weights keep our names, whatever checkpoint they are of.
+        :raises ValueError: for `push_to_hub` together with `int8_weights`.
         """
+        if int8_weights and kwargs.get("push_to_hub"):
+            msg = "push_to_hub would upload the weights before they are in 8 bits; save first, then upload the folder"
+            raise ValueError(msg)
         super().save_pretrained(save_directory, **{"save_original_format": False, **kwargs})
         if int8_weights:
             int8.shrink_file(save_directory)

@@ -409,8 +409,10 @@ class SplitReader:
                 for batch in in_batches(length + asked.ids.shape[1], self._token_budget(), max_rows):
                     where = (offset[batch], length[batch])
                     joint, mask = joint_rows(asked.states, states, *where)
-                    joint_ids, _ = joint_rows(asked.ids[..., None], ids, *where)
-                    yield batch + first, self.model.marked(joint, mask, joint_ids[..., 0], question), mask
+                    if self.model.word_match is not None:
+                        joint_ids, _ = joint_rows(asked.ids[..., None], ids, *where)
+                        joint = self.model.marked(joint, mask, joint_ids[..., 0], question)
+                    yield batch + first, joint, mask
 
         return rows, joined
 

@@ -135,7 +135,7 @@ class _Reader:
             raise DataError(msg)
         value = item.get(key, default)
         if value is None:
-            msg = f"{self.path}: not in the SQuAD format: the key {key!r} is missing{where}"
+            msg = f"{self.path}: not in the SQuAD format: the key {key!r} is missing{where}; it has {', '.join(item) or 'none'}"
             raise DataError(msg)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             msg = f"{self.path}: not in the SQuAD format: the value of {key!r} has the wrong type{where}: {value!r:.50}"

@@ -291,6 +291,24 @@ class TestParameters:
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             BTRReader("a/model", **{name: value})
 
+    def test_windows_that_are_not_given(self):
+        for kind in (BTRReader, BinaryTokenStore):
+            for name in ("max_seq_length", "stride"):
+                with pytest.raises(TypeError, match=f"{name} is None; expected a whole number, 0 or more"):
+                    kind("a/model", **{name: None})
+
+    @pytest.mark.parametrize("value", [None, "64", 2.5, True])
+    def test_no_batch_size(self, value):
+        with pytest.raises(TypeError, match=f"batch_size is {value!r}; expected a whole number, 1 or more"):
+            BinaryTokenStore("a/model", batch_size=value)
+
+    @pytest.mark.parametrize("value", ["0.5", True])
+    def test_no_threshold(self, reader, documents, value):
+        with pytest.raises(TypeError, match=f"score_threshold is {value!r}; expected a probability, or None"):
+            BTRReader("a/model", score_threshold=value)
+        with pytest.raises(TypeError, match=f"score_threshold is {value!r}"):
+            reader.run(QUERY, documents, score_threshold=value)
+
     @pytest.mark.parametrize("value", [0, -0.1, 1.1, float("nan"), "half"])
     def test_no_share(self, reader, documents, value):
         with pytest.raises(ValueError, match=r"kept_share is .*; expected a share above 0 and up to 1"):

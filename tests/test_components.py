@@ -338,7 +338,7 @@ class TestBTRReader:
         held.put_many([(key, bytes(record[: {"short": -3, "empty": 0}.get(damage, len(record))]))])
         with caplog.at_level(logging.WARNING):
             out = reader.run(QUERY, documents)
-        assert f"{key.hex()} will be encoded again" in caplog.text
+        assert f"{key.hex()} counts as missing" in caplog.text
         assert out == {"answers": expected, "cache": {"hits": 7, "misses": 1}}
         assert reader.run(QUERY, documents) == {"answers": expected, "cache": {"hits": 8, "misses": 0}}
 

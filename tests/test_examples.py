@@ -106,11 +106,13 @@ runpy.run_path({example!r})
 
 @needs_default_model
 @pytest.mark.slow
-def test_first_block_of_the_readme(tmp_path):
-    block = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n", 1)[1].split("```", 1)[0]
-    told = run(tmp_path, "", code=block)
-    assert len(told.splitlines()) == 1
-    assert "Dinant" in told
+def test_first_blocks_of_the_readme(tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = [part.split("```", 1)[0] for part in readme.split("```python\n")[1:3]]
+    first, second = run(tmp_path, "", code="".join(blocks)).splitlines()
+    assert "Dinant" in first
+    assert "75 m" in second
+    assert "'hits': 2, 'misses': 0" in second
 
 
 def test_own_model(tmp_path, plain_reader):

@@ -80,6 +80,12 @@ def test_codes_and_fingerprint_are_one_whatever_the_dtype(shrunk):
     assert answers[0].data
 
 
+def test_pushing_before_it_is_in_8_bits(split_reader, tmp_path):
+    model = BTRForQuestionAnswering.from_pretrained(split_reader())
+    with pytest.raises(ValueError, match="push_to_hub would upload the weights before they are in 8 bits"):
+        model.save_pretrained(tmp_path, int8_weights=True, push_to_hub=True)
+
+
 def test_saved_again_it_is_whole(shrunk, tmp_path):
     _, folder = shrunk()
     model = BTRForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)

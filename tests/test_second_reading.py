@@ -8,7 +8,8 @@ from conftest import passage
 from haystack import Document, Pipeline
 
 from btr_haystack.errors import ModelError
-from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
+from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader, _reading, btr_reader
+from haystack_integrations.components.readers.btr._model import load_reader
 
 QUERY = "What is the capital of Norway?"
 
@@ -114,4 +115,23 @@ def test_refusals(split_reader, plain_reader, documents):
             BTRReader("a/model", second_read=value)
         with pytest.raises(error, match=f"second_read is {value}; expected "):
             BTRReader(split_reader()).run(QUERY, documents, second_read=value)
-    assert BTRReader(split_reader(), second_read=5).run(QUERY, documents)["answers"]  # without a second model: nothing
+    alone = BTRReader(split_reader(), second_read=5)
+    one, other = (alone.run(QUERY, documents, **given)["answers"] for given in ({"second_read": 0}, {}))
+    assert one == other  # without a second model: nothing
+    with pytest.raises(ValueError, match="second_read is 3, but there is no second_model to read again"):
+        alone.run(QUERY, documents, second_read=3)
+
+
+def test_a_revision_is_the_first_model_s(split_reader, plain_reader, documents, monkeypatch):
+    given = {}
+
+    def load(kind, model, *, model_kwargs, **settings):
+        given[model] = model_kwargs
+        return load_reader(kind, model, model_kwargs={}, **settings)
+
+    monkeypatch.setattr(_reading, "load_reader", load)
+    monkeypatch.setattr(btr_reader, "load_reader", load)
+    arguments = {"revision": "v2", "subfolder": "a", "dtype": "float32"}
+    first, second = str(split_reader()), str(plain_reader("bert"))
+    BTRReader(first, second_model=second, model_kwargs=arguments).run(QUERY, documents)
+    assert given == {first: arguments, second: {"dtype": "float32"}}

@@ -100,6 +100,37 @@ def settings_for(stage, base, output, data, **changes):
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"steps": 0}, "steps is 0; expected 1 or more"),
+        ({"groups": 0}, "groups is 0; expected 1 or more"),
+        ({"passages": 0}, "passages is 0; expected 1 or more"),
+        ({"questions": -1}, "questions is -1; expected 1 or more"),
+        ({"window": 0}, "window is 0; expected 1 or more"),
+        ({"save_every": 0}, "save_every is 0; expected 1 or more"),
+        ({"negatives": -0.5}, "negatives is -0.5; expected wrong passages a question, 0 or more"),
+        ({"weights": Weights(attended=1.5)}, "attended is 1.5; expected a share of the tokens from 0 to 1"),
+        ({"nested": (16,)}, r"nested is \(16,\); expected numbers of bits above 0 and below bits = 16"),
+    ],
+)
+def test_settings_that_cannot_be(changes, told):
+    with pytest.raises(ValueError, match=told):
+        settings_for("teacher", "a", "b", "c", **changes)
+
+
+def test_a_validation_share_that_leaves_nothing():
+    with pytest.raises(ValueError, match="validation is 1; expected a share of the articles from 0 to less than 1"):
+        StageSettings(stage="teacher", base="a", output="b", data=("c",), validation=1)
+
+
+def test_a_window_that_the_encoder_has_no_positions_for(plain_reader, squad_file, tmp_path):
+    settings = settings_for("teacher", plain_reader("bert"), tmp_path / "out", squad_file, window=448)
+    with pytest.raises(ValueError, match=r"window is 448, but this encoder has only 512 positions.* 447 tokens or fewer"):
+        run_stage(settings)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("family", ["t5", "bert"])
 def test_three_stages_make_a_reader(family, plain_reader, squad_file, tmp_path):
     teacher, decomposed, binarised = tmp_path / "teacher", tmp_path / "decomposed", tmp_path / "binarised"

@@ -67,6 +67,23 @@ def test_marks_are_added_in_the_size_of_the_state():
     assert marked.tolist() == [[[6.0, 3.0], [1.0, 1.0], [2.0, 4.0]]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_read_in_half_precision(split_reader, family, dtype, tmp_path):
+    folder = split_reader(family)
+    model = BTRForQuestionAnswering.from_reader(folder, k=2, bits=16, settings={"word_match": True})
+    for marks in model.word_match.parameters():
+        torch.nn.init.normal_(marks, std=0.02)
+    model.save_pretrained(tmp_path)
+    SplitReader.from_pretrained(folder).tokenizer.save_pretrained(tmp_path)
+    whole, half = SplitReader.from_pretrained(tmp_path), SplitReader.from_pretrained(tmp_path, dtype=dtype)
+    assert half.model.dtype == dtype
+    passages = whole.encode(TEXTS)
+    [one], [other] = whole.read([QUESTION], passages), half.read([QUESTION], passages)
+    assert one.score.max() == pytest.approx(other.score.max(), abs=0.2)
+    assert len(half.encode(TEXTS)) == len(passages)
+
+
 def test_new_marks_change_nothing(split_reader):
     folder = split_reader("t5", k=1)
     plain = SplitReader.from_pretrained(folder)

@@ -41,7 +41,7 @@ class StageSettings:
 
     :param stage: "teacher" (joint reader), "decomposed" (split after k layers), "binarised" (split and coded).
     :param base: folder or hub id to start from: an encoder, a reader, or the model of the stage before.
-    :param output: folder of the new model; its checkpoints stand in it until the stage is done.
+    :param output: folder of the new model; its last checkpoint stands in it, too.
     :param data: SQuAD-format files; questions without answers train the reader to find none.
     :param teacher: the teacher's folder; needed by stages 2 and 3 where they imitate it or are distilled (`Weights`).
     :param decoder: folder or hub id of a model whose decoder the base gets, to be trained to write (`Weights.writing`);
@@ -111,6 +111,19 @@ class StageSettings:
         if self.optimizer not in (None, *OPTIMIZERS):
             msg = f"optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}"
             raise ValueError(msg)
+        for name in ("steps", "groups", "passages", "questions", "window", "save_every"):
+            if getattr(self, name) < 1:
+                msg = f"{name} is {getattr(self, name)}; expected 1 or more"
+                raise ValueError(msg)
+        if not self.negatives >= 0:
+            msg = f"negatives is {self.negatives}; expected wrong passages a question, 0 or more"
+            raise ValueError(msg)
+        if not 0 <= self.validation < 1:
+            msg = f"validation is {self.validation}; expected a share of the articles from 0 to less than 1"
+            raise ValueError(msg)
+        if not 0 <= self.weights.attended <= 1:
+            msg = f"attended is {self.weights.attended}; expected a share of the tokens from 0 to 1"
+            raise ValueError(msg)
         if any(not 0 < bits < self.bits for bits in self.nested):
             msg = f"nested is {self.nested}; expected numbers of bits above 0 and below bits = {self.bits}"
             raise ValueError(msg)
@@ -139,7 +152,8 @@ def run_stage(settings: StageSettings) -> Path:
     :returns: the output folder: config.json, model.safetensors (float16), tokenizer, training.json.
     :raises DataError: where the files hold nothing to train on.
     :raises ModelError: where the base cannot be split.
-    :raises ValueError: where the output folder belongs to a stage with other settings.
+    :raises ValueError: where the output folder belongs to a stage with other settings, or the encoder has too few
+        positions for the window.
     """
     output = Path(settings.output)
     _check_resumable(output, settings)
@@ -155,6 +169,13 @@ def run_stage(settings: StageSettings) -> Path:
     if settings.teacher is not None and settings.weights.teacher:
         teacher = BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32)
     frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
+    positions, longest = model.family.positions, model.config.max_query_length + len(frame.closing)
+    if positions is not None and longest + settings.window > positions:
+        msg = (
+            f"window is {settings.window}, but this encoder has only {positions} positions, of which {longest} are the "
+            f"question's and special tokens'; expected a window of {positions - longest} tokens or fewer"
+        )
+        raise ValueError(msg)
     groups = partial(
         PairDataset,
         tokenizer=tokenizer,
@@ -216,6 +237,8 @@ def run_stage(settings: StageSettings) -> Path:
     if trainer.is_world_process_zero():
         history = trainer.state.log_history
         model.to(torch.float16).save_pretrained(output)
+        for name in ("is_local", "local_files_only"):  # of how it was loaded here
+            tokenizer.init_kwargs.pop(name, None)
         tokenizer.save_pretrained(output)
         record = {"settings": _shareable(settings), "history": history}
         (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")

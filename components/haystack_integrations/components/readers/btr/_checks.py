@@ -84,7 +84,7 @@ def check_windows(max_seq_length: int, stride: int) -> None:
     :param stride: tokens that neighbouring windows share.
     :raises ValueError: where a window would hold no token, or not more than the stride.
     """
-    check_at_least(0, max_seq_length=max_seq_length, stride=stride)
+    check_at_least(0, optional=False, max_seq_length=max_seq_length, stride=stride)
     if max_seq_length < 1 or not 0 <= stride < max_seq_length:
         msg = (
             f"max_seq_length is {max_seq_length} and stride is {stride}; expected a length of 1 or more, "
@@ -116,21 +116,26 @@ def first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def check_at_least(least: int, kind: type | UnionType = int, **values: float | None) -> None:
+def check_at_least(
+    least: int, kind: type | UnionType = int, *, optional: bool = True, **values: float | None
+) -> None:
     """
     Refuse numbers that are too small.
 
     :param least: the smallest that is allowed.
     :param kind: what numbers they are: whole ones, or `int | float`.
-    :param values: numbers by the names of their parameters; None passes.
+    :param optional: let None pass.
+    :param values: numbers by the names of their parameters.
     :raises TypeError: at the first that is no number.
     :raises ValueError: at the first that is too small.
     """
     for name, value in values.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        if value is None and optional:
+            continue
+        if isinstance(value, bool) or not isinstance(value, kind):
             expected = "a whole number" if kind is int else "a number"
             msg = f"{name} is {value!r}; expected {expected}, {least} or more"
             raise TypeError(msg)
-        if value is not None and not value >= least:  # nor NaN
+        if not value >= least:  # nor NaN
             msg = f"{name} is {value}; expected {least} or more"
             raise ValueError(msg)

@@ -50,7 +50,7 @@ def stored_passages(store: Store, keys: Iterable[bytes]) -> dict[bytes, Passage]
         try:
             found[key] = unpack(record)
         except RecordError as error:
-            logger.warning("Passage {key} will be encoded again. {error}", key=key.hex(), error=error)
+            logger.warning("Passage {key} counts as missing. {error}", key=key.hex(), error=error)
     return found
 
 

@@ -108,9 +108,7 @@ class BinaryTokenStore:
         :raises ValueError:
             If a number is out of range.
         """
-        if batch_size < 1:
-            msg = f"batch_size is {batch_size}; expected 1 document or more"
-            raise ValueError(msg)
+        check_at_least(1, optional=False, batch_size=batch_size)
         check_windows(max_seq_length, stride)
         check_at_least(0, bits=bits)
         check_device(device, model_kwargs)

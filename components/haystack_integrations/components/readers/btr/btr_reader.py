@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 AS_CONSTRUCTED = -1.0  # a run's overlap_threshold where none is given: None has a meaning of its own
 ANSWERS_PER_SEQ = 20
+OF_ONE_MODEL = ("revision", "subfolder")  # arguments that say where in its repository a model is
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,7 @@ class BTRReader(StoreReader[SplitReader]):
             An ordinary question-answering model, a folder or an identifier for the Hugging Face hub, that reads the
             best Documents once more, question and passage together from the first layer: all answers are then its.
             It costs as many ordinary readings as `second_read` says, however many Documents there are. `None` for none.
+            It is loaded with `model_kwargs` too, save `revision` and `subfolder`, which are the first model's.
         :param second_read:
             How many Documents are read again. At 0 none, and the answers are those of the first reading.
         :raises ValueError:
@@ -246,7 +248,8 @@ class BTRReader(StoreReader[SplitReader]):
         Parameters that are left out are those of the constructor.
 
         :param query:
-            Query string.
+            Query string. One of more tokens than the model has room for (its `max_query_length`, 64 by default) is cut,
+            with a warning.
         :param documents:
             List of Documents in which you want to search for an answer to the query. Those without text are ignored.
         :param top_k:
@@ -282,7 +285,13 @@ class BTRReader(StoreReader[SplitReader]):
         :raises TypeError:
             If the query is no string or something is not a Document.
         :raises ValueError:
-            If a number is out of range.
+            If a number is out of range, or there is no second model to read again.
+        :raises ModelError:
+            If `kept_share` is below 1 and the model reads jointly (k = 0).
+        :raises FingerprintError:
+            If the token store holds passages of another model.
+        :raises StoreError:
+            If the token store cannot be read.
         """
         settings = self._settings(
             top_k=top_k,
@@ -315,6 +324,10 @@ class BTRReader(StoreReader[SplitReader]):
             The other parameters of `run`, by name.
         :returns:
             For each query the answers that `run` gives.
+        :raises TypeError:
+            As `run`, and if the queries are a single string.
+        :raises ValueError:
+            As `run`.
         """
         return self._answer(queries, documents, self._settings(**parameters))[0]
 
@@ -381,6 +394,13 @@ class BTRReader(StoreReader[SplitReader]):
         if not (isinstance(settings.kept_share, int | float) and 0 < settings.kept_share <= 1):
             msg = f"kept_share is {settings.kept_share!r}; expected a share above 0 and up to 1"
             raise ValueError(msg)
+        threshold = settings.rules.score_threshold
+        if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
+            msg = f"score_threshold is {threshold!r}; expected a probability, or None for no threshold"
+            raise TypeError(msg)
+        if second_read and self.second_model is None:
+            msg = f"second_read is {second_read}, but there is no second_model to read again; give one to the constructor"
+            raise ValueError(msg)
         if not math.isfinite(settings.retrieval_weight):
             msg = f"retrieval_weight is {settings.retrieval_weight}; expected a finite number, 0 or more"
             raise ValueError(msg)
@@ -415,8 +435,9 @@ class BTRReader(StoreReader[SplitReader]):
     def _load(self) -> Reading[SplitReader]:
         """The model, its token store, and the second model where there is one."""
         if self.second_model is not None:
+            kwargs = {name: value for name, value in (self.model_kwargs or {}).items() if name not in OF_ONE_MODEL}
             second = load_reader(
-                SplitReader, self.second_model, device=self.device, token=self.token, model_kwargs=self.model_kwargs,
+                SplitReader, self.second_model, device=self.device, token=self.token, model_kwargs=kwargs,
                 max_seq_length=self.max_seq_length, stride=self.stride, bits=None,
             )  # fmt: skip
             if not second.joint:
