@@ -182,7 +182,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         ours = [row for row in rows if row["bits"] == count]
         stored = f"{count} bits, {ours[0]['bytes_a_token']:.0f} bytes a token"
         pruned = sorted((row for row in ours if not row["second_read"]), key=lambda row: row["kept_share"])
-        again = sorted((row for row in ours if row["kept_share"] == 1), key=lambda row: row["second_read"])
+        most = max(row["kept_share"] for row in ours)
+        again = sorted((row for row in ours if row["kept_share"] == most), key=lambda row: row["second_read"])
         [line] = axes.plot(*_places(pruned), "o-", label=stored)
         if len(again) > 1:
             axes.plot(*_places(again), "s--", color=line.get_color(), label="the best documents read again")

@@ -135,9 +135,11 @@ class _Reader:
             raise DataError(msg)
         value = item.get(key, default)
         if value is None:
-            msg = f"{self.path}: not in the SQuAD format: the key {key!r} is missing{where}; it has {', '.join(item) or 'none'}"
+            others = ", ".join(map(str, item)) or "none"
+            msg = f"{self.path}: not in the SQuAD format: the key {key!r} is missing{where}; the keys are: {others:.80}"
             raise DataError(msg)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            msg = f"{self.path}: not in the SQuAD format: the value of {key!r} has the wrong type{where}: {value!r:.50}"
+            kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+            msg = f"{self.path}: not in the SQuAD format: {key!r} must be of type {kinds}{where}, not {value!r:.50}"
             raise DataError(msg)
         return value

@@ -160,13 +160,13 @@ def test_errors_name_the_missing_key_and_its_place(write, squad, where, key, mes
     ("content", "message"),
     [
         ([], "an object with the key 'data' is expected"),
-        ({"data": {}}, "'data' has the wrong type"),
+        ({"data": {}}, "'data' must be of type list, not {}"),
         ({"data": ["title"]}, r"'title' is expected in data\[0\]"),
         ({"data": [{"title": "", "paragraphs": [{"context": None, "qas": []}]}]}, "'context' is missing"),
-        ({"data": [{"title": "", "paragraphs": [{"context": ["a"], "qas": []}]}]}, "'context' has the wrong type"),
+        ({"data": [{"title": "", "paragraphs": [{"context": ["a"], "qas": []}]}]}, "'context' must be of type str"),
         (
             {"data": [{"paragraphs": [{"context": "a", "qas": [{"id": True, "question": "?", "answers": []}]}]}]},
-            "'id' has the wrong type",
+            "'id' must be of type .*, not True",
         ),
         (b"", "line 1: not JSON"),
         (b'{"data": [', "line 1: not JSON"),

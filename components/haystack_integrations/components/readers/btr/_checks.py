@@ -116,9 +116,7 @@ def first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def check_at_least(
-    least: int, kind: type | UnionType = int, *, optional: bool = True, **values: float | None
-) -> None:
+def check_at_least(least: int, kind: type | UnionType = int, *, optional: bool = True, **values: float | None) -> None:
     """
     Refuse numbers that are too small.
 

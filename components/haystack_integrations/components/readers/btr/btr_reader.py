@@ -399,7 +399,7 @@ class BTRReader(StoreReader[SplitReader]):
             msg = f"score_threshold is {threshold!r}; expected a probability, or None for no threshold"
             raise TypeError(msg)
         if second_read and self.second_model is None:
-            msg = f"second_read is {second_read}, but there is no second_model to read again; give one to the constructor"
+            msg = f"second_read is {second_read}, but there is no second_model to read again; give the reader one"
             raise ValueError(msg)
         if not math.isfinite(settings.retrieval_weight):
             msg = f"retrieval_weight is {settings.retrieval_weight}; expected a finite number, 0 or more"
