@@ -136,7 +136,7 @@ class _Reader:
         value = item.get(key, default)
         if value is None:
             others = ", ".join(map(str, item)) or "none"
-            msg = f"{self.path}: not in the SQuAD format: the key {key!r} is missing{where}; the keys are: {others:.80}"
+            msg = f"{self.path}: not in the SQuAD format: found {others:.80}, but the key {key!r} is missing{where}"
             raise DataError(msg)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
