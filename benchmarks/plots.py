@@ -17,7 +17,8 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
-OURS, THEIRS, PALE, LATER, LAST = "#0b6e4f", "#c0392b", "#8a8f98", "#2a6fbb", "#8e5bb5"
+OURS, THEIRS, PALE, SECOND, THIRD = "#0b6e4f", "#c0392b", "#8a8f98", "#2a6fbb", "#8e5bb5"
+FIFTH, SIXTH = "#d98b1f", "#1f1f1f"
 
 
 def speed() -> None:
@@ -57,8 +58,10 @@ def losses() -> None:
         ("teacher", THEIRS),
         ("decomposed", PALE),
         ("binarised-1", OURS),
-        ("binarised-2", LATER),
-        ("binarised-3", LAST),
+        ("binarised-2", SECOND),
+        ("binarised-3", THIRD),
+        ("binarised-5", FIFTH),
+        ("binarised-6", SIXTH),
     ):
         history = json.loads((ROOT / "results" / "training" / f"{stage}.json").read_text())["history"]
         points = [(entry["step"], entry["loss_span"]) for entry in history if "loss_span" in entry]
