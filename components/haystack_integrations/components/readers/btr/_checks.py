@@ -130,7 +130,7 @@ def check_at_least(least: int, kind: type | UnionType = int, *, optional: bool =
     for name, value in values.items():
         if value is None and optional:
             continue
-        if isinstance(value, bool) or not isinstance(value, kind):
+        if value is None or isinstance(value, bool) or not isinstance(value, kind):
             expected = "a whole number" if kind is int else "a number"
             msg = f"{name} is {value!r}; expected {expected}, {least} or more"
             raise TypeError(msg)
