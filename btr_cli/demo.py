@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""`btr demo`: the shipped reader on the shipped passages, beside the ordinary reader it learnt from."""
+"""`btr demo`: the shipped reader on the shipped passages, beside the shipped ordinary reader."""
 
 import statistics
 import sys

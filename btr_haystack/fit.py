@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.model import BTRForQuestionAnswering
 from btr_haystack.padding import padded
-from btr_haystack.windows import frame_of, tokenise, window_starts
+from btr_haystack.windows import frame_of, passage_room, tokenise, window_starts
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def fit_codes(
         raise ModelError(msg)
     frame, device = frame_of(tokenizer), model.device
     if model.family.positions is not None:
-        window = min(window, model.family.positions - model.config.max_query_length - len(frame.closing))
+        window = min(window, passage_room(frame, model.family.positions, model.config.max_query_length))
     coded, ids = [], []
     count = 0
     for first in range(0, len(texts), rows):

@@ -30,7 +30,7 @@ from btr_haystack.padding import padded
 from btr_haystack.passage import Passage
 from btr_haystack.rows import Codes, Rows, codes_of, concatenate, in_batches, in_groups, joint_rows, rows_of
 from btr_haystack.spans import best_spans
-from btr_haystack.windows import frame_of, question_part, tokenise, window_starts
+from btr_haystack.windows import frame_of, passage_room, question_part, tokenise, window_starts
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 DECODED_TOKENS = 8  # times as many have their states decoded at a time
@@ -370,7 +370,7 @@ class SplitReader:
 
     def _window(self) -> int:
         """Tokens of a document in a window; raises where the settings leave none."""
-        window = self.max_seq_length - self.model.config.max_query_length - len(self.frame.closing)
+        window = passage_room(self.frame, self.max_seq_length, self.model.config.max_query_length)
         self._check_stride(window)
         self._check_positions(self.max_seq_length)
         return window

@@ -115,6 +115,20 @@ def question_part(frame: Frame, ids: list[int], longest: int) -> list[int]:
     return [*frame.opening, *ids[: max(0, longest - frame.around_question)], *frame.middle]
 
 
+def passage_room(frame: Frame, tokens: int, max_query_length: int) -> int:
+    """
+    Count the passage tokens that fit beside the longest question part; 0 or less where there is no room.
+
+    :param frame: of the tokenizer.
+    :param tokens: of question and passage together.
+    :param max_query_length: most tokens of the question part.
+
+    >>> passage_room(Frame((101,), (102,), (102,)), tokens=384, max_query_length=64)
+    319
+    """
+    return tokens - max_query_length - len(frame.closing)
+
+
 def window_starts(length: int, window: int, stride: int) -> list[int]:
     """
     Where windows begin; the last one reaches the end, neighbours share `stride` tokens.

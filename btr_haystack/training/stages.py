@@ -25,7 +25,7 @@ from btr_haystack.squad import Paragraph, merged, read_squad
 from btr_haystack.training.data import PairDataset, collate
 from btr_haystack.training.optimizer import new_optimizer
 from btr_haystack.training.trainer import ReaderTrainer, Weights
-from btr_haystack.windows import frame_of
+from btr_haystack.windows import frame_of, passage_room
 
 logger = logging.getLogger(__name__)
 
@@ -169,11 +169,12 @@ def run_stage(settings: StageSettings) -> Path:
     if settings.teacher is not None and settings.weights.teacher:
         teacher = BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32)
     frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
-    positions, longest = model.family.positions, model.config.max_query_length + len(frame.closing)
-    if positions is not None and longest + settings.window > positions:
+    positions = model.family.positions
+    room = settings.window if positions is None else passage_room(frame, positions, model.config.max_query_length)
+    if room < settings.window:
         msg = (
-            f"window is {settings.window}, but this encoder has only {positions} positions, of which {longest} are the "
-            f"question's and special tokens'; expected a window of {positions - longest} tokens or fewer"
+            f"window is {settings.window}, but this encoder has only {positions} positions, those of the question and "
+            f"special tokens among them; expected a window of {room} tokens or fewer"
         )
         raise ValueError(msg)
     groups = partial(
