@@ -11,6 +11,7 @@ import platform
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +28,14 @@ from btr_cli.evaluate import Asked, drawn
 from btr_cli.pipelines import checked_source, filled
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
+from btr_haystack.reader import SplitReader
 from btr_haystack.squad import read_squad
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
 
 Task = list[tuple[Asked, list[Document]]]
 ANSWERS: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": 30}
+CODED = (1.0, 0.67, 0.5)  # shares of the tokens that keep bits
+PRUNED = (0.5, 0.3)  # shares of the windows
 AGAIN = (1, 2, 3)  # documents that the teacher reads again
 TIMED = 30  # questions that the ordinary reader, which is slow, is timed on
 
@@ -42,6 +46,9 @@ def benchmark(
     model: Annotated[str, typer.Option(help="BTR model: folder, hub id or the shipped one.")] = DEFAULT_MODEL,
     pareto: Annotated[bool, typer.Option("--pareto", help="Every setting, not the default one alone.")] = False,
     bits: Annotated[list[int] | None, typer.Option(min=0, help="Bits kept a token; may be given again.")] = None,
+    coded_share: Annotated[
+        list[float] | None, typer.Option(min=0, max=1, help="Share of the tokens that keep bits; may be given again.")
+    ] = None,
     kept_share: Annotated[list[float] | None, typer.Option(help="Share of windows read to the end; again.")] = None,
     second_read: Annotated[
         list[int] | None, typer.Option(min=0, help="Documents that the teacher reads again; may be given again.")
@@ -75,22 +82,27 @@ def benchmark(
     ordinary_ms = milliseconds(ordinary_reader(source), tasks["open"][:TIMED])
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        whole = BinaryTokenStore(source, f"sqlite:///{folder}/whole.db")
-        whole.write_documents(documents)
-        most = whole.reader.bits
-        for count, share, again in settings_of(most, pareto, bits, kept_share, second_read):
-            store = BinaryTokenStore(source, f"sqlite:///{folder}/{count}.db", bits=count, progress_bar=False)
-            store.copy_from(whole)
+        encoded: dict[float, BinaryTokenStore] = {}
+        own = SplitReader.from_pretrained(source)
+        knobs = Knobs(own.bits, own.coded_share, bits, coded_share, kept_share, second_read)
+        for count, coded, share, again in knobs.settings(pareto):
+            if coded not in encoded:
+                encoded[coded] = BinaryTokenStore(source, f"sqlite:///{folder}/whole-{coded}.db", coded_share=coded)
+                encoded[coded].write_documents(documents)
+            url = f"sqlite:///{folder}/{count}-{coded}.db"
+            store = BinaryTokenStore(source, url, bits=count, coded_share=coded, progress_bar=False)
+            store.copy_from(encoded[coded])
             reader = BTRReader(
                 source, token_store=store, kept_share=share, second_model=taught if again else None, second_read=again,
                 **ANSWERS,
             )  # fmt: skip
-            label = f"{count} bits, {share:.0%} of the windows, {again} documents again"
+            label = f"{count} bits for {coded:.0%}, {share:.0%} of the windows, {again} documents again"
             figures = {name: score(reader, task, f"{label}, {name}") for name, task in tasks.items()}
             ours_ms = milliseconds(reader, tasks["open"][:TIMED])
             rows.append(
                 {
                     "bits": count,
+                    "coded_share": coded,
                     "kept_share": share,
                     "second_read": again,
                     "bytes_a_token": store.report().bytes_per_token,
@@ -100,7 +112,8 @@ def benchmark(
                 | {"ms": ours_ms, "times_faster": ordinary_ms / ours_ms}
             )
             store.close()
-        whole.close()
+        for store in encoded.values():
+            store.close()
     Console().print(as_table(rows, base))
     results = {"data": data.name, "questions": len(asked), "seed": seed, "top_k": top_k, "model": Path(source).name}
     results |= {"machine": machine(), "teacher": base, "ordinary_ms": ordinary_ms, "rows": rows}
@@ -110,19 +123,42 @@ def benchmark(
         draw(rows, plot)
 
 
-def settings_of(
-    most: int, pareto: bool, bits: list[int] | None, kept_share: list[float] | None, second_read: list[int] | None
-) -> list[tuple[int, float, int]]:
+@dataclass(frozen=True)
+class Knobs:
     """
-    Bits, share of the windows and documents read again of each setting; what is not asked for is as it is by default.
+    Settings to be measured.
 
-    Reading again is measured with all bits and all windows, where nothing else is asked for.
+    :param most: bits of the model.
+    :param own_share: its own share of the tokens that keep bits.
+    :param bits: asked for; None for those of a default, here as below.
+    :param coded_share: shares of the tokens that keep bits.
+    :param kept_share: shares of the windows that are read to the end.
+    :param second_read: documents read again.
     """
-    counts, shares = ((most, most // 2), (1.0, 0.5, 0.3)) if pareto else ((most,), (1.0,))
-    chosen = list(itertools.product(bits or counts, kept_share or shares, second_read or (0,)))
-    if pareto and not second_read:
-        chosen += [(max(bits or counts), max(kept_share or shares), again) for again in AGAIN]
-    return chosen
+
+    most: int
+    own_share: float
+    bits: list[int] | None
+    coded_share: list[float] | None
+    kept_share: list[float] | None
+    second_read: list[int] | None
+
+    def settings(self, pareto: bool) -> list[tuple[int, float, float, int]]:
+        """
+        Bits, share of the tokens that keep them, share of the windows and documents read again of each setting.
+
+        :param pareto: several of what is not asked for, one after another, and not as it is by default alone.
+        """
+        if not pareto:
+            asked = (self.bits, self.coded_share, self.kept_share, self.second_read)
+            default: tuple[Any, ...] = (self.most, self.own_share, 1.0, 0)
+            return list(itertools.product(*(one or [usual] for one, usual in zip(asked, default, strict=True))))
+        bits = self.bits or [self.most, self.most // 2]
+        base = (max(bits), self.own_share)
+        stored = dict.fromkeys([base, *itertools.product(bits, self.coded_share or CODED)])
+        pruned = [(*base, share, 0) for share in self.kept_share or PRUNED]
+        again = [(*base, 1.0, count) for count in self.second_read or AGAIN]
+        return [*((*one, 1.0, 0) for one in stored), *pruned, *again]
 
 
 def score(reader: BTRReader, task: Task, label: str) -> dict[str, float]:
@@ -151,11 +187,22 @@ def as_table(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) -> T
     """The figures for people."""
     title = f"teacher: F1 {base['gold']['f1']:.1f} gold, {base['open']['f1']:.1f} open"
     table = Table(
-        "bits", "windows", "again", "bytes a token", "gold F1", "kept", "open F1", "kept", "ms", "faster", title=title
+        "bits",
+        "coded",
+        "windows",
+        "again",
+        "bytes a token",
+        "gold F1",
+        "kept",
+        "open F1",
+        "kept",
+        "ms",
+        "faster",
+        title=title,
     )
     for row in rows:
         table.add_row(
-            str(row["bits"]), f"{row['kept_share']:.0%}", str(row["second_read"]),
+            str(row["bits"]), f"{row['coded_share']:.0%}", f"{row['kept_share']:.0%}", str(row["second_read"]),
             f"{row['bytes_a_token']:.1f}", f"{row['gold_f1']:.1f}",
             f"{row['gold_of_teacher']:.1%}", f"{row['open_f1']:.1f}", f"{row['open_of_teacher']:.1%}",
             f"{row['ms']:.0f}", f"{row['times_faster']:.1f}x",
@@ -165,7 +212,7 @@ def as_table(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) -> T
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """
-    Accuracy kept against speed: a line for the settings of each number of bits and of documents read again.
+    Accuracy kept against bytes a token, of the settings of the store, and against speed, of those of the reader.
 
     :raises ImportError: without matplotlib.
     """
@@ -177,29 +224,36 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for count in sorted({row["bits"] for row in rows}, reverse=True):
-        ours = [row for row in rows if row["bits"] == count]
-        stored = f"{count} bits, {ours[0]['bytes_a_token']:.0f} bytes a token"
-        pruned = sorted((row for row in ours if not row["second_read"]), key=lambda row: row["kept_share"])
-        most = max(row["kept_share"] for row in ours)
-        again = sorted((row for row in ours if row["kept_share"] == most), key=lambda row: row["second_read"])
-        [line] = axes.plot(*_places(pruned), "o-", label=stored)
-        if len(again) > 1:
-            axes.plot(*_places(again), "s--", color=line.get_color(), label="the best documents read again")
+    figure, (storage, speed) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+    base = rows[0]
+    stored = [row for row in rows if row["kept_share"] == 1 and not row["second_read"]]
+    for count, marker in zip(sorted({row["bits"] for row in stored}, reverse=True), "osD^v<>", strict=False):
+        ours = sorted((row for row in stored if row["bits"] == count), key=lambda row: row["bytes_a_token"])
+        for task, style in (("gold", "-"), ("open", "--")):
+            kept = [100 * row[f"{task}_of_teacher"] for row in ours]
+            storage.plot([row["bytes_a_token"] for row in ours], kept, style + marker, label=f"{count} bits, {task}")
         for row in ours:
-            note = f"{row['second_read']} again" if row["second_read"] else f"{row['kept_share']:.0%}"
-            axes.annotate(note, (row["times_faster"], 100 * row["open_of_teacher"]), (5, 4), textcoords="offset points")
-    axes.axhline(100, color="grey", linewidth=0.8)
-    axes.set(xlabel="times faster than the ordinary reader", ylabel="F1 kept, open task (%)")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+            place = (row["bytes_a_token"], 100 * row["gold_of_teacher"])
+            storage.annotate(f"{row['coded_share']:.0%}", place, (5, 4), textcoords="offset points")
+    storage.set(xlabel="bytes a token, everything counted", ylabel="F1 kept (%)")
+    same = [row for row in rows if (row["bits"], row["coded_share"]) == (base["bits"], base["coded_share"])]
+    for name, knob, label in (("kept_share", "second_read", "windows pruned"), ("second_read", "kept_share", "again")):
+        ours = sorted((row for row in same if row[knob] == base[knob]), key=lambda row: row["times_faster"])
+        faster = [row["times_faster"] for row in ours]
+        for task, style in (("gold", "-"), ("open", "--")):
+            kept = [100 * row[f"{task}_of_teacher"] for row in ours]
+            speed.plot(faster, kept, style + "o", label=f"{label}, {task}")
+        for row in ours:
+            note = f"{row[name]} again" if name == "second_read" else f"{row[name]:.0%}"
+            place = (row["times_faster"], 100 * row["open_of_teacher"])
+            speed.annotate(note, place, (5, 4), textcoords="offset points")
+    speed.set(xlabel="times faster than the ordinary reader")
+    for axes in (storage, speed):
+        axes.axhline(100, color="grey", linewidth=0.8)
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=160)
     plt.close(figure)
-
-
-def _places(rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
-    return [row["times_faster"] for row in rows], [100 * row["open_of_teacher"] for row in rows]
 
 
 def machine() -> str:

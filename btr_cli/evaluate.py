@@ -53,6 +53,9 @@ def evaluate(
         int, typer.Option(min=0, help="Most tokens of an answer; 0: no limit.")
     ] = LONGEST_ANSWER,
     bits: Annotated[int | None, typer.Option(min=0, help="Bits kept a token; default: all of the model's.")] = None,
+    coded_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the tokens that keep bits; default: the model's own.")
+    ] = None,
     kept_share: Annotated[float, typer.Option(help="Share of the windows that are read to the end.")] = 1.0,
     retrieval_weight: Annotated[
         float, typer.Option(min=0, help="Open task: how much BM25's scores count, the teacher included.")
@@ -77,6 +80,7 @@ def evaluate(
         msg = f"task is {task!r}; expected squad, {', '.join(PAPER_TASKS)}"
         raise ValueError(msg)
     squad_only: dict[str, Any] = {"--mode": mode != "both", "--open-sample": open_sample, "--bits": bits is not None}
+    squad_only["--coded-share"] = coded_share is not None
     squad_only |= {
         "--retrieval-weight": retrieval_weight,
         "--second-read": second_read,
@@ -127,7 +131,9 @@ def evaluate(
             if name == teacher:
                 reader = BTRReader(name, **settings)
             else:
-                cut = None if bits is None else BinaryTokenStore(name, "memory://", bits=bits)
+                store_settings = {"bits": bits, "coded_share": coded_share}
+                own = any(value is not None for value in store_settings.values())
+                cut = BinaryTokenStore(name, "memory://", **store_settings) if own else None  # type: ignore[arg-type]
                 again: dict[str, Any] = {"second_model": teacher if second_read else None, "second_read": second_read}
                 reader = BTRReader(name, token_store=cut, kept_share=kept_share, **settings, **again)
             reader.warm_up()
@@ -143,6 +149,7 @@ def evaluate(
     Console().print(as_table(rows, escape(f"{data.name}, seed {seed}")))
     if output:
         figures = {"data": data.name, "seed": seed, "top_k": top_k, "bits": bits, "kept_share": kept_share}
+        figures["coded_share"] = coded_share
         figures |= {"retrieval_weight": retrieval_weight, "second_read": second_read, "rows": rows}
         output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

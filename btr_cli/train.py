@@ -24,6 +24,10 @@ def train(
     k: Annotated[int, typer.Option(help="Lower layers, which see a passage alone.")] = 6,
     bits: Annotated[int, typer.Option(help="Bits a token (stage 3).")] = 128,
     nested: Annotated[list[int] | None, typer.Option(help="Bits that codes may be cut to; may be given again.")] = None,
+    coded_share: Annotated[float, typer.Option(help="Share of the tokens that keep bits.")] = 1.0,
+    nested_share: Annotated[
+        list[float] | None, typer.Option(help="Further such share that stores can have; may be given again.")
+    ] = None,
     code: Annotated[str, typer.Option(help="residual, or sign (the paper's).")] = "residual",
     scale: Annotated[str, typer.Option(help="predicted, or stored in a byte a token.")] = "predicted",
     word_match: Annotated[bool, typer.Option(help="Mark the tokens that question and passage share.")] = True,
@@ -68,6 +72,7 @@ def train(
         "teacher": checked_source(str(teacher)) if teacher else None,
         "decoder": checked_source(decoder) if decoder else None,
         "nested": tuple(nested or ()),
+        "nested_shares": tuple(nested_share or ()),
         "weights": weights,
     }
     settings = StageSettings(**{**own, **changed})

@@ -23,9 +23,10 @@ class BTRConfig(PreTrainedConfig):
     :param code: "residual" codes what the token id does not tell (default), "sign" is the paper's plain sign code.
     :param scale: for pre-norm encoders: "predicted" from token and bits, or "stored" in one byte a token.
     :param stop_tokens: token ids that keep no bits; the prior stands in for them.
+    :param coded_share: share of a window's tokens that keep bits, those of which the prior tells least; a store may
+        have another one.
     :param max_query_length: longest question part, special tokens included; BERT passages start at this position.
     :param word_match: tokens that question and passage share are marked before the upper layers (`WordMatch`).
-    :param task: how the model was trained, for people to read.
     :raises ValueError: where a value is outside its range.
     """
 
@@ -40,9 +41,9 @@ class BTRConfig(PreTrainedConfig):
         code: str = "residual",
         scale: str = "predicted",
         stop_tokens: list[int] | None = None,
+        coded_share: float = 1.0,
         max_query_length: int = 64,
         word_match: bool = False,
-        task: str = "squad",
         **kwargs: Any,
     ) -> None:
         if isinstance(encoder, dict):
@@ -56,9 +57,9 @@ class BTRConfig(PreTrainedConfig):
         self.code = code
         self.scale = scale
         self.stop_tokens = sorted(stop_tokens or [])
+        self.coded_share = coded_share
         self.max_query_length = max_query_length
         self.word_match = word_match
-        self.task = task
         super().__init__(**kwargs)
         self._check()
 
@@ -71,6 +72,9 @@ class BTRConfig(PreTrainedConfig):
             raise ValueError(msg)
         if self.bits is not None and self.bits < 0:
             msg = f"bits is {self.bits}; expected None (float states) or a number of bits a token, 0 or more"
+            raise ValueError(msg)
+        if not 0 <= self.coded_share <= 1:
+            msg = f"coded_share is {self.coded_share}; expected a share of the tokens from 0 to 1"
             raise ValueError(msg)
         if self.max_query_length < 4:  # noqa: PLR2004
             msg = f"max_query_length is {self.max_query_length}; expected 4 or more, special tokens included"

@@ -20,6 +20,7 @@ from btr_haystack import binarise, int8
 from btr_haystack.config import BTRConfig
 from btr_haystack.errors import ModelError
 from btr_haystack.families import Family, family_of, new_encoder
+from btr_haystack.padding import largest_share
 from btr_haystack.rows import by_length
 from btr_haystack.word_match import WordMatch
 
@@ -275,26 +276,45 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         states: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
         return states
 
-    def keeps_bits(self, ids: Tensor) -> Tensor:
-        """(any shape) token ids -> bool, same shape: False for stop tokens."""
-        stop = torch.tensor(self.config.stop_tokens, device=ids.device, dtype=ids.dtype)
-        return ~torch.isin(ids, stop)
+    def keeps_bits(self, untold: Tensor, ids: Tensor, inside: Tensor, share: float) -> Tensor:
+        """
+        Which tokens keep their bits: in each row those of which the prior tells least, and no stop tokens.
 
-    def code(self, states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        A code has as many bits for a state that the prior all but gives as for any other; there they are best saved.
+
+        :param untold: (n,) what the prior does not tell of each token, as `code` gives it.
+        :param ids: (n,) their token ids.
+        :param inside: (rows, tokens) bool: where in their rows the n tokens stand.
+        :param share: of a row's tokens, from 0 to 1.
+        :returns: (n,) bool.
+        """
+        stop = torch.isin(ids, torch.tensor(self.config.stop_tokens, device=ids.device, dtype=ids.dtype))
+        if share == 1:
+            return ~stop
+        rows = untold.new_zeros(inside.shape).masked_scatter(inside, untold)
+        return largest_share(rows, inside, share)[inside] & ~stop
+
+    def code(self, states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """
         Bits of passage tokens.
 
         :param states: (n, d) after layer k.
         :param ids: (n,) their token ids.
-        :returns: (n, m) of -1 and +1, and (n,) uint8 scales where the model stores them, else None.
+        :returns: (n, m) of -1 and +1; (n,) how far each state is from its prior, as the next layer weighs it; and (n,)
+            uint8 scales where the model stores them, else None.
         :raises ModelError: when the model has no codes.
         """
         binariser = self._binariser()
         coded = self.family.calibrate(states)
-        bits = binariser.bits_of(coded, binariser.prior_of(F.embedding(ids, self.family.embeddings)))
+        prior = binariser.prior_of(F.embedding(ids, self.family.embeddings))
+        bits, untold = binariser.bits_of(coded, prior), self._distance(coded, prior)
         if self.config.scale != "stored" or not self.family.stores_scale:
-            return bits, None
-        return bits, (coded[:, -1] / SCALE_STEP + SCALE_ZERO).round().clamp(0, 255).to(torch.uint8)
+            return bits, untold, None
+        return bits, untold, (coded[:, -1] / SCALE_STEP + SCALE_ZERO).round().clamp(0, 255).to(torch.uint8)
+
+    def _distance(self, coded: Tensor, prior: Tensor) -> Tensor:
+        """(n,) distance of calibrated states from their priors, as the next layer weighs it."""
+        return ((coded.detach() - prior.detach()) * self.family.importance()).float().norm(dim=-1)
 
     def decode(self, prior: Tensor, bits: Tensor, scales: Tensor | None) -> Tensor:
         """
@@ -312,33 +332,56 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
             coded = torch.cat([coded[:, :-1], exact[:, None]], 1)
         return self.family.restore(coded)
 
-    def recode(self, states: Tensor, ids: Tensor, bits: int | None = None) -> tuple[Tensor, Tensor]:
+    def recode(
+        self,
+        states: Tensor,
+        ids: Tensor,
+        bits: int | None = None,
+        *,
+        coded_share: float | None = None,
+        inside: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """
         Float states through their codes and back, differentiable (straight-through).
 
         :param states: (n, d) after layer k.
         :param ids: (n,) their token ids.
         :param bits: how many of the first bits are used; None for all.
+        :param coded_share: share of a row's tokens that keep bits; None for the model's own.
+        :param inside: (rows, tokens) bool: where in their rows the n tokens stand; None where they are one row.
         :returns: (n, d) decoded states, and the relative squared error of the coded vectors (a number).
         """
         coded = self.family.calibrate(states)
-        decoded, error = self.approximate(coded, ids, bits)
+        decoded, error = self.approximate(coded, ids, bits, coded_share=coded_share, inside=inside)
         if self.config.scale == "stored" and self.family.stores_scale:
             decoded = torch.cat([decoded[:, :-1], coded[:, -1:]], 1)
         return self.family.restore(decoded), error
 
-    def approximate(self, coded: Tensor, ids: Tensor, bits: int | None = None) -> tuple[Tensor, Tensor]:
+    def approximate(
+        self,
+        coded: Tensor,
+        ids: Tensor,
+        bits: int | None = None,
+        *,
+        coded_share: float | None = None,
+        inside: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """
         Calibrated states through their codes and back, differentiable.
 
         :param coded: (n, d or d + 1) of `Family.calibrate`.
         :param ids: (n,) their token ids.
         :param bits: how many of the first bits are used; None for all.
+        :param coded_share: see `recode`.
+        :param inside: see `recode`.
         :returns: the decoded vectors, same shape, and their relative squared error as the next layer weighs it.
         """
         binariser = self._binariser()
         prior = binariser.prior_of(F.embedding(ids, self.family.embeddings))
-        code = binariser.bits_of(coded, prior)[:, :bits] * self.keeps_bits(ids)[:, None]
+        share = self.config.coded_share if coded_share is None else coded_share
+        row = torch.ones((1, len(ids)), dtype=torch.bool, device=ids.device) if inside is None else inside
+        kept = self.keeps_bits(self._distance(coded, prior), ids, row, share)
+        code = binariser.bits_of(coded, prior)[:, :bits] * kept[:, None]
         decoded = prior + code @ binariser.decoder[:bits]
         weight = self.family.importance()
         lost, whole = ((x * weight).float().square().sum() for x in (decoded - coded, coded.detach()))
@@ -362,6 +405,7 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         passage_mask: Tensor | None = None,
         pairs: Tensor | None = None,
         bits: int | None = None,
+        coded_share: float | None = None,
         **_: Any,
     ) -> QuestionAnsweringModelOutput:
         """
@@ -373,6 +417,7 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         :param passage_ids: (p, tokens) passage parts, with `passage_mask`; each is encoded, and coded, once.
         :param pairs: (rows, 2) which question is read with which passage.
         :param bits: how many of a code's first bits are used; None for all.
+        :param coded_share: share of a passage's tokens that keep bits; None for the model's own.
         :returns: logits (rows, tokens); split reading gives `SplitOutput`, its rows being [question; passage; padding].
         """
         if input_ids is not None:
@@ -401,7 +446,9 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         recovery = None
         if self.binariser is not None:
             inside = passage_mask.bool()
-            decoded, recovery = self.recode(passages[inside].float(), passage_ids[inside], bits)
+            decoded, recovery = self.recode(
+                passages[inside].float(), passage_ids[inside], bits, coded_share=coded_share, inside=inside
+            )
             passages = passages.masked_scatter(inside[..., None], decoded.to(passages.dtype))
 
         def upper(rows: Tensor) -> list[Tensor]:

@@ -75,6 +75,8 @@ class SplitReader:
     :param max_seq_length: tokens of a joint row, question and special tokens included.
     :param stride: tokens that neighbouring windows of a long document share.
     :param bits: how many of a code's first bits are kept, of a model that was trained for that; None for all.
+    :param coded_share: share of a window's tokens that keep bits, those of which the prior tells least; None for the
+        model's own.
     :param digest: of the weights that decide the codes; computed from the model where it is not given.
     :raises ValueError: where a window would hold no token, or not more than the stride; where the model has fewer bits.
     :raises ModelError: where the tokenizer is slow or the model is decomposed but has no codes.
@@ -90,6 +92,7 @@ class SplitReader:
         max_seq_length: int = 384,
         stride: int = 128,
         bits: int | None = None,
+        coded_share: float | None = None,
         digest: str | None = None,
     ) -> None:
         self.model = model.eval()
@@ -97,6 +100,7 @@ class SplitReader:
         self.max_seq_length = max_seq_length
         self.stride = stride
         self.bits = (model.config.bits or 0) if bits is None else bits
+        self.coded_share = model.config.coded_share if coded_share is None else coded_share
         self.frame = frame_of(tokenizer)
         self._digest = digest
         if model.config.k > 0 and model.binariser is None:
@@ -118,6 +122,9 @@ class SplitReader:
         if not 0 <= self.bits <= (self.model.config.bits or 0):
             msg = f"bits is {self.bits}; expected 0 to {self.model.config.bits or 0}, the bits of this model's codes"
             raise ValueError(msg)
+        if not 0 <= self.coded_share <= 1:
+            msg = f"coded_share is {self.coded_share}; expected a share of the tokens from 0 to 1"
+            raise ValueError(msg)
         if not self.joint:
             self._window()
 
@@ -129,6 +136,7 @@ class SplitReader:
         max_seq_length: int = 384,
         stride: int = 128,
         bits: int | None = None,
+        coded_share: float | None = None,
         token: str | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -139,6 +147,7 @@ class SplitReader:
         :param max_seq_length: tokens of a joint row.
         :param stride: tokens that neighbouring windows share.
         :param bits: how many of a code's first bits are kept; None for all.
+        :param coded_share: share of a window's tokens that keep bits; None for the model's own.
         :param token: for private models of the hub.
         :param kwargs: for `from_pretrained` of the model: dtype, device_map, revision, ...
         :raises ModelError: for a kind of model that cannot be split.
@@ -151,13 +160,16 @@ class SplitReader:
         model = load(str(folder), token=token, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **where)
         digest = None if model.config.k == 0 else digest_of_files(str(folder), model.config, tokenizer, where)
-        return cls(model, tokenizer, max_seq_length=max_seq_length, stride=stride, bits=bits, digest=digest)
+        return cls(
+            model, tokenizer, max_seq_length=max_seq_length, stride=stride, bits=bits, coded_share=coded_share,
+            digest=digest,
+        )  # fmt: skip
 
-    def changed(self, **settings: int) -> Self:
+    def changed(self, **settings: float) -> Self:
         """
         The same model, and its tables, with other windows or bits.
 
-        :param settings: `max_seq_length`, `stride` or `bits`.
+        :param settings: `max_seq_length`, `stride`, `bits` or `coded_share`.
         :returns: another reader, or this one where nothing differs.
         :raises ValueError: see the class.
         """
@@ -191,10 +203,11 @@ class SplitReader:
             "code": config.code,
             "scale": config.scale,
             "stop_tokens": len(config.stop_tokens),
+            "coded_share": self.coded_share,
             "width": config.encoder.hidden_size,
             **windows,
         }
-        cut = "" if self.bits == config.bits else f" {self.bits}"
+        cut = ("" if self.bits == config.bits else f" {self.bits}") + f" {float(self.coded_share)}"
         whole = hashlib.blake2b(f"{self._digest} {sorted(windows.items())}{cut}".encode(), digest_size=16).hexdigest()
         return Fingerprint(digest=whole, description=description)
 
@@ -214,31 +227,32 @@ class SplitReader:
         window, closing = self._window(), list(self.frame.closing)
         cuts = [window_starts(len(ids), window, self.stride) for ids in documents]
         parts = [ids[a : a + window] + closing for ids, starts in zip(documents, cuts, strict=True) for a in starts]
-        codes, scales = self._code(parts, max_rows)
+        codes, kept, scales = self._code(parts, max_rows)
         passages, row = [], 0
         for starts in cuts:
             rows = slice(row, row + len(starts))
             row += len(starts)
-            ids = np.array([token for part in parts[rows] for token in part], dtype=np.int32)
-            kept = ~np.isin(ids, np.array(self.model.config.stop_tokens, dtype=np.int32))
             passages.append(
                 Passage(
-                    ids=ids,
+                    ids=np.array([token for part in parts[rows] for token in part], dtype=np.int32),
                     windows=np.array(
                         [(a, len(part)) for a, part in zip(starts, parts[rows], strict=True)], dtype=np.int32
                     ).reshape(-1, 2),
-                    kept=kept,
-                    codes=concatenate(codes[rows], (0, -(-self.bits // 8)))[kept],
+                    kept=concatenate(kept[rows], (0,), np.bool_),
+                    codes=concatenate(codes[rows], (0, -(-self.bits // 8))),
                     scales=None if scales is None else concatenate(scales[rows], (0,)),
                 )
             )
         return passages
 
     @torch.inference_mode()
-    def _code(self, parts: list[list[int]], max_rows: int | None) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-        """Packed codes, and scales where the model stores them, of each passage part."""
+    def _code(
+        self, parts: list[list[int]], max_rows: int | None
+    ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray] | None]:
+        """Of each passage part: packed codes, which tokens they are of, and scales where the model stores them."""
         model, pad = self.model, self.tokenizer.pad_token_id or 0
         codes: list[np.ndarray] = [np.zeros((0, 0), np.uint8)] * len(parts)
+        kept: list[np.ndarray] = [np.zeros(0, np.bool_)] * len(parts)
         scales: list[np.ndarray] = [np.zeros(0, np.uint8)] * len(parts)
         stored = model.config.scale == "stored" and model.family.stores_scale
         for batch in in_batches(
@@ -247,15 +261,16 @@ class SplitReader:
             ids, mask = (t.to(model.device) for t in padded([parts[i] for i in batch], pad))
             states = model.lower(ids, None if bool(mask.all()) else mask, passage=True)
             inside = mask.bool()
-            bits, scale = model.code(states[inside], ids[inside])
+            bits, untold, scale = model.code(states[inside], ids[inside])
+            keeps = model.keeps_bits(untold, ids[inside], inside, self.coded_share).cpu()
             packed = binarise.pack_bits(bits[:, : self.bits]).cpu()
             lengths = mask.sum(1).tolist()
-            for i, code in zip(batch, packed.split(lengths), strict=True):
-                codes[i] = code.numpy()
+            for i, code, keep in zip(batch, packed.split(lengths), keeps.split(lengths), strict=True):
+                codes[i], kept[i] = code[keep].numpy(), keep.numpy()
             if scale is not None:
                 for i, value in zip(batch, scale.cpu().split(lengths), strict=True):
                     scales[i] = value.numpy()
-        return codes, scales if stored else None
+        return codes, kept, scales if stored else None
 
     def read(
         self,

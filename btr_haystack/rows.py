@@ -21,7 +21,14 @@ PADDING = 0.1  # most of a batch that may be padding
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Windows: number of the passage, first token in the document, place and length in the flat states."""
+    """
+    Windows of many passages, w of them, each array int64 (w,).
+
+    :param passage: number of the passage.
+    :param first: first token in the document's own numbering.
+    :param offset: where the window's tokens begin among those of all windows.
+    :param length: tokens, the closing ones included.
+    """
 
     passage: np.ndarray
     first: np.ndarray
@@ -31,7 +38,15 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """The tokens of many passages, n of them; see `Passage`. `before` (n + 1,): codes that lie before each token."""
+    """
+    The tokens of many passages, n of them, c of which have a code; see `Passage`.
+
+    :param ids: int32 (n,).
+    :param kept: bool (n,) whether the token has a code.
+    :param before: int64 (n + 1,) codes that lie before each token.
+    :param codes: uint8 (c, bytes of a code).
+    :param scales: uint8 (n,), None where scales are predicted.
+    """
 
     ids: np.ndarray
     kept: np.ndarray
@@ -83,7 +98,15 @@ def by_length(lengths: Tensor, run: Callable[[Tensor], Sequence[Tensor]]) -> lis
 
 
 def joint_rows(asked: Tensor, states: Tensor, offset: np.ndarray, count: np.ndarray) -> tuple[Tensor, Tensor | None]:
-    """Rows [question; window; padding] and their mask; windows begin at `offset` in the states, with `count` tokens."""
+    """
+    Rows [question; window; padding] and their mask.
+
+    :param asked: (1, question tokens, d) states of the question, or its token ids with d = 1.
+    :param states: (tokens, d) of all windows.
+    :param offset: int64 (rows,) where each row's window begins in them.
+    :param count: int64 (rows,) its tokens.
+    :returns: (rows, longest, d), and the mask (rows, longest), None where no row is padded.
+    """
     device = states.device
     length = torch.from_numpy(count).to(device)
     place = torch.arange(int(count.max()), device=device)
@@ -96,7 +119,12 @@ def joint_rows(asked: Tensor, states: Tensor, offset: np.ndarray, count: np.ndar
 
 
 def rows_of(passages: Sequence[Passage]) -> Rows:
-    """All windows of the passages, one behind another."""
+    """
+    All windows of the passages, one behind another.
+
+    :param passages: of `SplitReader.encode`, or unpacked.
+    :returns: their windows, in order.
+    """
     windows = [passage.windows for passage in passages]
     counts = [len(window) for window in windows]
     whole = concatenate(windows, (0, 2), np.int32).astype(np.int64)
@@ -105,7 +133,12 @@ def rows_of(passages: Sequence[Passage]) -> Rows:
 
 
 def codes_of(passages: Sequence[Passage]) -> Codes:
-    """All tokens of the passages, one behind another."""
+    """
+    All tokens of the passages, one behind another.
+
+    :param passages: of `SplitReader.encode`, or unpacked; of one model, so that their codes are of one width.
+    :returns: their tokens and codes, in order.
+    """
     kept = concatenate([passage.kept for passage in passages], (0,), np.bool_)
     scales = [passage.scales for passage in passages if passage.scales is not None]
     return Codes(
@@ -118,7 +151,16 @@ def codes_of(passages: Sequence[Passage]) -> Codes:
 
 
 def in_groups(lengths: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """First row and the one behind the last of groups that have at most so many tokens, one row at the least."""
+    """
+    Groups of neighbouring rows that have at most so many tokens, one row at the least.
+
+    >>> list(in_groups(np.array([4, 4, 9, 1]), most=8))
+    [(0, 2), (2, 3), (3, 4)]
+
+    :param lengths: int64 (rows,) tokens of each row.
+    :param most: tokens of a group.
+    :returns: first row of each group, and the one behind its last.
+    """
     ends, first = np.cumsum(lengths), 0
     while first < len(lengths):
         room = most + (ends[first - 1] if first else 0)
@@ -128,5 +170,12 @@ def in_groups(lengths: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
 
 
 def concatenate(arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype: Any = np.uint8) -> np.ndarray:
-    """Arrays joined along the first axis, always a fresh writable one; `empty` is the shape where there are none."""
+    """
+    Arrays joined along the first axis, always a fresh writable one.
+
+    :param arrays: of one dtype, alike but for their first axis.
+    :param empty: shape of the result where there are none.
+    :param dtype: of the result where there are none.
+    :returns: the joined array.
+    """
     return np.concatenate(arrays) if arrays else np.zeros(empty, dtype)

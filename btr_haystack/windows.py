@@ -37,6 +37,7 @@ def frame_of(tokenizer: Any) -> Frame:
     Find a tokenizer's special tokens by encoding a pair.
 
     :param tokenizer: a fast transformers tokenizer.
+    :returns: what stands before, between and behind.
     :raises ModelError: for a slow tokenizer (no character offsets), or one that cannot encode pairs.
     """
     if not getattr(tokenizer, "is_fast", False):
@@ -71,6 +72,7 @@ def tokenise(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
     :param tokenizer: a fast transformers tokenizer.
     :param texts: any strings.
+    :returns: for each text its ids; none for an empty one.
     """
     if not texts:
         return []
@@ -108,6 +110,7 @@ def question_part(frame: Frame, ids: list[int], longest: int) -> list[int]:
     :param frame: of the tokenizer.
     :param ids: token ids of the question.
     :param longest: most tokens of the whole part.
+    :returns: token ids of the part.
 
     >>> question_part(Frame((101,), (102,), (102,)), [5, 6, 7], longest=4)
     [101, 5, 6, 102]
@@ -122,6 +125,7 @@ def passage_room(frame: Frame, tokens: int, max_query_length: int) -> int:
     :param frame: of the tokenizer.
     :param tokens: of question and passage together.
     :param max_query_length: most tokens of the question part.
+    :returns: number of tokens of a document.
 
     >>> passage_room(Frame((101,), (102,), (102,)), tokens=384, max_query_length=64)
     319
@@ -136,6 +140,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     :param length: tokens of the document; an empty one has no window.
     :param window: tokens a window holds.
     :param stride: tokens that neighbours share, less than `window`.
+    :returns: first token of each window.
 
     >>> window_starts(10, window=4, stride=1)
     [0, 3, 6]

@@ -340,11 +340,12 @@ class TestEvaluate:
         figures = tmp_path / "figures.json"
         status, _, errors = btr(
             "evaluate", squad_file, "--model", split_reader(k=1, bits=24), "--teacher", plain_reader("bert"),
-            "--bits", 8, "--kept-share", 0.5, "--retrieval-weight", 0.3, "--output", figures,
+            "--bits", 8, "--coded-share", 0.6, "--kept-share", 0.5, "--retrieval-weight", 0.3, "--output", figures,
         )  # fmt: skip
         assert status == 0, errors
         told = json.loads(figures.read_text())
-        assert (told["bits"], told["kept_share"], told["retrieval_weight"]) == (8, 0.5, 0.3)
+        assert (told["bits"], told["coded_share"]) == (8, 0.6)
+        assert (told["kept_share"], told["retrieval_weight"]) == (0.5, 0.3)
 
     def test_read_again_by_the_teacher(self, btr, refused, squad_file, split_reader, plain_reader, tmp_path):
         figures = tmp_path / "figures.json"
@@ -358,6 +359,9 @@ class TestEvaluate:
         assert "--second-read is 1, but there is no --teacher" in refused(*given)
 
 
+KNOBS = ("bits", "coded_share", "kept_share", "second_read")
+
+
 class TestBenchmark:
     def test_every_setting(self, btr, squad_file, split_reader, plain_reader, tmp_path):
         figures, picture = tmp_path / "figures.json", tmp_path / "pareto.png"
@@ -368,13 +372,14 @@ class TestBenchmark:
         assert status == 0, errors
         assert "bytes a token" in output
         told = json.loads(figures.read_text())
-        assert [(row["bits"], row["kept_share"], row["second_read"]) for row in told["rows"]] == [
-            *((bits, share, 0) for bits in (24, 8) for share in (1.0, 0.5, 0.3)),
-            *((24, 1.0, again) for again in (1, 2, 3)),
+        assert [tuple(row[knob] for knob in KNOBS) for row in told["rows"]] == [
+            *((bits, share, 1.0, 0) for bits in (24, 8) for share in (1.0, 0.67, 0.5)),
+            *((24, 1.0, share, 0) for share in (0.5, 0.3)),
+            *((24, 1.0, 1.0, again) for again in (1, 2, 3)),
         ]
         assert {row["gold_of_teacher"] for row in told["rows"] if row["second_read"]} == {1.0}
-        sizes = {row["bits"]: row["bytes_a_token"] for row in told["rows"]}
-        assert sizes[8] < sizes[24]
+        sizes = {(row["bits"], row["coded_share"]): row["bytes_a_token"] for row in told["rows"]}
+        assert sizes[8, 1.0] < sizes[24, 1.0] >= sizes[24, 0.5]
         assert all(row["ms"] > 0 and row["times_faster"] > 0 for row in told["rows"])
         assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -383,7 +388,7 @@ class TestBenchmark:
         status, output, errors = btr("benchmark", squad_file, *given)
         assert status == 0, errors
         assert [line.split("│")[1:3] for line in output.splitlines() if line.startswith("│")] == [
-            [" 16   ", " 100%    "]
+            [" 16   ", " 100%  "]
         ]
 
     def test_refusals(self, refused, squad_file, plain_reader, split_reader, tmp_path):
@@ -413,7 +418,7 @@ class TestTrain:
         options = {
             "k": 3, "bits": 64, "code": "sign", "scale": "stored", "steps": 5, "groups": 6, "passages": 7,
             "questions": 8, "negatives": 0.5, "window": 99, "learning_rate": 0.01, "head_learning_rate": 0.02,
-            "warmup": 9, "validation": 0.1, "save_every": 11, "seed": 12, "optimizer": "adamw",
+            "warmup": 9, "validation": 0.1, "save_every": 11, "seed": 12, "optimizer": "adamw", "coded_share": 0.7,
         }  # fmt: skip
         weights = {
             "shared": 0.1,
@@ -426,7 +431,8 @@ class TestTrain:
         given = [str(x) for name, value in (options | weights).items() for x in (f"--{name.replace('_', '-')}", value)]
         status, _, errors = btr(
             "train", "decomposed", "--base", "a/b", "--teacher", tmp_path, "--output", "o", "--data", "x",
-            "--data", "y", "--no-bf16", "--no-word-match", "--frozen-lower", "--nested", 8, "--nested", 32, *given,
+            "--data", "y", "--no-bf16", "--no-word-match", "--frozen-lower", "--nested", 8, "--nested", 32,
+            "--nested-share", 1, "--nested-share", 0.5, *given,
         )  # fmt: skip
         assert status == 0, errors
         (settings,) = seen
@@ -434,7 +440,7 @@ class TestTrain:
         assert {name: getattr(settings.weights, name) for name in weights} == weights
         assert (settings.stage, settings.base, settings.output, settings.data) == ("decomposed", "a/b", "o", ("x", "y"))
         assert (settings.teacher, settings.bf16, settings.nested) == (str(tmp_path), False, (8, 32))
-        assert (settings.frozen_lower, settings.word_match) == (True, False)
+        assert (settings.frozen_lower, settings.word_match, settings.nested_shares) == (True, False, (1.0, 0.5))
 
     def test_refusals(self, refused, squad_file, documents_file, plain_reader, tmp_path):
         output = tmp_path / "model"

@@ -181,6 +181,30 @@ class TestBinaryTokenStore:
         with pytest.raises(ValueError, match="bits is 25; expected 0 to 24"):
             BinaryTokenStore(folder, "memory://", bits=25).warm_up()
 
+    def test_codes_for_a_share_of_the_tokens(self, split_reader, documents, long_document, tmp_path):
+        folder, mixed = split_reader("bert", k=1, bits=24), [*documents, long_document]
+        stores = {
+            share: BinaryTokenStore(folder, f"sqlite:///{tmp_path}/{share}.db", coded_share=share, progress_bar=False)
+            for share in (0, 0.5, 1.0)
+        }
+        sizes = []
+        for share, store in stores.items():
+            assert Pipeline.loads(_alone(store).dumps()).get_component("store").coded_share == share
+            reader = BTRReader(token_store=store, top_k=5)
+            missed = reader.run(QUERY, mixed)
+            again = reader.run(QUERY, mixed)
+            assert (missed["cache"]["hits"], again["cache"]["misses"]) == (0, 0)
+            assert told(missed["answers"]) == told(again["answers"])
+            report = store.report()
+            sizes.append(report.code_bytes)
+            assert report.tokens * share <= report.tokens_with_codes <= report.tokens * share + len(mixed) * 4
+        assert sizes == sorted(set(sizes))
+        with pytest.raises(FingerprintError, match="cannot be cut to"):
+            stores[0.5].copy_from(stores[1.0])
+        for share, error in ((1.5, ValueError), (-1, ValueError), ("half", TypeError)):
+            with pytest.raises(error, match=f"coded_share is {share!r}; expected"):
+                BinaryTokenStore(folder, coded_share=share)
+
     def test_a_store_that_is_not_there_yet_is_empty(self, store):
         assert store.count_documents() == 0
 
@@ -485,10 +509,10 @@ class TestBTRReader:
         )
         monkeypatch.setenv("HF_API_TOKEN", "secret-token")
         token = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False)
-        settings = {"token": token, "max_seq_length": 256, "stride": 64, "bits": 8}
+        settings = {"token": token, "max_seq_length": 256, "stride": 64, "bits": 8, "coded_share": 0.5}
         _model.load_reader(SplitReader, "a/b", device=None, model_kwargs={"torch_dtype": torch.float16}, **settings)
         device = ComponentDevice.resolve_device(None).to_hf()
-        expected = {"folder": "a/b", "max_seq_length": 256, "stride": 64, "bits": 8, "token": "secret-token"}
+        expected = settings | {"folder": "a/b", "token": "secret-token"}
         assert given == expected | {"dtype": torch.float16, "device_map": device}
         given.clear()
         _model.load_reader(SplitReader, "a/b", device=None, model_kwargs={"device_map": {"": "cpu:0"}}, **settings)
@@ -513,6 +537,7 @@ class TestSaved:
             batch_size=8,
             progress_bar=False,
             model_kwargs={"dtype": torch.float16, "revision": "main"},
+            coded_share=0.5,
         )
         data = store.to_dict()
         assert data == {
@@ -527,6 +552,7 @@ class TestSaved:
                 "batch_size": 8,
                 "progress_bar": False,
                 "bits": None,
+                "coded_share": 0.5,
                 "model_kwargs": {"dtype": "torch.float16", "revision": "main"},
             },
         }

@@ -9,7 +9,7 @@ from conftest import SENTENCES, passage
 from haystack import Document
 from transformers import AutoTokenizer
 
-from btr_haystack import BTRForQuestionAnswering, default_model_path
+from btr_haystack import BTRForQuestionAnswering, default_model_path, default_teacher_path
 from haystack_integrations.components.readers.btr import BTRReader
 
 upstream = pytest.importorskip(
@@ -125,18 +125,19 @@ def test_many_rows_and_small_batches_change_nothing(both, documents, long_docume
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not default_model_path().exists(), reason="the default model is not in this tree")
-def test_default_model_neither_split_nor_binarised(tmp_path):
-    """Its folder as it is gives the ordinary reader of the same weights; ours takes those with k = 0."""
-    folder = default_model_path()
+@pytest.mark.parametrize("folder", [default_model_path(), default_teacher_path()], ids=lambda folder: folder.name)
+def test_shipped_models_neither_split_nor_binarised(folder, tmp_path):
+    """A shipped folder as it is gives the ordinary reader of its weights; ours takes those with k = 0."""
     BTRForQuestionAnswering.from_reader(folder, k=0, bits=None).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
     theirs = upstream.TransformersExtractiveReader(
         str(folder), token=None, top_k=5, model_kwargs={"dtype": torch.float32}
     )
-    documents = [Document(content=text) for text in [*SENTENCES, " ".join(passage(number) for number in range(20))]]
+    long = " ".join(passage(number) for number in range(20))
+    documents = [Document(content=text) for text in [SENTENCES[0], "", long, *SENTENCES[1:], " \n "]]
     ours = BTRReader(tmp_path, top_k=5)
-    assert_equal(ours.run(QUERY, documents)["answers"], theirs.run(QUERY, documents)["answers"])
+    for asked in ([documents[0]], [documents[2]], documents):
+        assert_equal(ours.run(QUERY, asked)["answers"], theirs.run(QUERY, asked)["answers"])
 
 
 def test_upstream_itself_forgets_token_types(plain_reader, documents):

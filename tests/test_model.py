@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -153,6 +154,43 @@ def test_stop_tokens_keep_no_bits(split_reader):
     assert reader.fingerprint != plain.fingerprint
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.67, 1.0])
+@torch.no_grad()
+def test_tokens_that_the_prior_tells_keep_no_bits(family, share, split_reader, long_document):
+    """In each window those of which it tells most; encoding and training agree."""
+    folder = split_reader(family, k=1)
+    whole = SplitReader.from_pretrained(folder)
+    reader = SplitReader.from_pretrained(folder, coded_share=share)
+    assert reader.changed(coded_share=share) is reader
+    assert (reader.fingerprint == whole.fingerprint) == (share == 1)
+    [everything], [made] = whole.encode([long_document.content]), reader.encode([long_document.content])
+    assert np.array_equal(made.codes, everything.codes[made.kept])
+    first = 0
+    for _, length in made.windows:
+        assert made.kept[first : first + length].sum() == math.ceil(length * share - 1e-4)
+        ids = torch.from_numpy(made.ids[first : first + length]).long()
+        states = reader.model.lower(ids[None], None, passage=True)[0]
+        untold, kept = reader.model.code(states, ids)[1], torch.from_numpy(made.kept[first : first + length])
+        if 0 < kept.sum() < length:
+            assert untold[kept].min() >= untold[~kept].max() - 1e-5
+        expected, _ = reader.model.recode(states, ids, coded_share=share)
+        assert torch.allclose(reader._decode(codes_of([made]), first, first + length), expected, atol=1e-4)
+        first += length
+    assert len(reader.read(["Where?"], [made])[0].score)
+    assert np.array_equal(unpack(pack(made)).kept, made.kept)
+
+
+def test_a_models_own_share_of_coded_tokens(split_reader):
+    reader = SplitReader.from_pretrained(split_reader("t5", k=1, coded_share=0.5))
+    assert reader.coded_share == reader.fingerprint.description["coded_share"] == 0.5
+    [made] = reader.encode([passage(1)])
+    assert made.kept.sum() == math.ceil(len(made.ids) / 2)
+    for share in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=rf"coded_share is {share}; expected a share of the tokens from 0 to 1"):
+            reader.changed(coded_share=share)
+
+
 def test_stored_scales_are_closer_than_predicted_ones(split_reader):
     errors = {}
     for scale in ("predicted", "stored"):
@@ -210,6 +248,7 @@ def test_batching_and_many_questions_change_nothing(split_reader, monkeypatch):
         ({"k": 1, "bits": 8, "code": "other"}, "code is 'other'"),
         ({"k": 1, "bits": 8, "code": "sign"}, "one bit a dimension"),
         ({"k": 1, "bits": 8, "scale": "none"}, "scale is 'none'"),
+        ({"k": 1, "bits": 8, "coded_share": 1.5}, "coded_share is 1.5"),
     ],
 )
 def test_impossible_settings_are_refused(settings, words, plain_reader):
@@ -341,7 +380,7 @@ def test_a_pair_is_read_alike_among_others_and_alone(family, split_reader):
         )
         return model(
             question_ids=question_ids, question_mask=question_mask, passage_ids=passage_ids, passage_mask=passage_mask,
-            pairs=torch.tensor(pairs),
+            pairs=torch.tensor(pairs), coded_share=0.6,
         )  # fmt: skip
 
     pairs = [(0, 2), (1, 1), (1, 0), (0, 3), (0, 0), (1, 2)]

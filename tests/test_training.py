@@ -260,15 +260,19 @@ def test_codes_that_can_be_cut(plain_reader, squad_file, tmp_path):
     run_stage(settings_for("teacher", base, teacher, squad_file))
     weights = Weights(first_look=0.3)
     settings = settings_for(
-        "binarised", teacher, output, squad_file, teacher=str(teacher), nested=(4, 8), weights=weights, steps=50
-    )
+        "binarised", teacher, output, squad_file, teacher=str(teacher), nested=(4, 8), weights=weights, steps=50,
+        coded_share=0.6, nested_shares=(1.0, 0.3),
+    )  # fmt: skip
     run_stage(settings)
     history = json.loads((output / "training.json").read_text())["history"]
     assert any("loss_first_look" in entry for entry in history)
     short = SplitReader.from_pretrained(output, bits=4)
+    assert short.coded_share == 0.6
     assert len(short.read(["What of 3?"], short.encode([passage(3)]), kept_share=0.5)[0].score)
     with pytest.raises(ValueError, match=r"nested is \(16,\); expected numbers of bits above 0 and below bits = 16"):
         settings_for("binarised", base, output, squad_file, teacher="t", nested=(16,))
+    with pytest.raises(ValueError, match=r"coded_share is 1\.0 and nested_shares is \(2,\); expected shares"):
+        settings_for("binarised", base, output, squad_file, teacher="t", nested_shares=(2,))
 
 
 def test_frozen_lower_layers_stay(plain_reader, squad_file, tmp_path):

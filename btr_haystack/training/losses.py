@@ -76,19 +76,3 @@ def distillation_loss(states: Tensor, teacher: Tensor, chosen: Tensor) -> Tensor
     """
     theirs = teacher[chosen].float()
     return (states[chosen].float() - theirs).square().sum() / theirs.square().sum().clamp_min(1e-6)
-
-
-def most_attended(attention: Tensor, inside: Tensor, share: float) -> Tensor:
-    """
-    The share of passage tokens that the question attends to most.
-
-    :param attention: (rows, tokens) weight each token gets from the question.
-    :param inside: (rows, tokens) bool: passage tokens.
-    :param share: r, from 0 to 1.
-    :returns: (rows, tokens) bool.
-
-    >>> most_attended(torch.tensor([[0.1, 0.9, 0.5, 0.0]]), torch.tensor([[False, True, True, True]]), 0.34).tolist()
-    [[False, True, True, False]]
-    """
-    ranked = attention.masked_fill(~inside, -1.0).argsort(1, descending=True).argsort(1)
-    return (ranked < (inside.sum(1, keepdim=True) * share).ceil()) & inside

@@ -50,6 +50,8 @@ class StageSettings:
     :param bits: bits a token (stage 3).
     :param code: "residual" or "sign".
     :param nested: numbers of bits below `bits` that codes can be cut to afterwards; each step draws one, or all bits.
+    :param coded_share: share of a window's tokens that keep bits, those of which the prior tells least (stage 3).
+    :param nested_shares: further shares that stores can have; each step draws one, or `coded_share`.
     :param scale: "predicted" or "stored".
     :param stop_tokens: token ids without bits.
     :param word_match: mark the tokens that question and passage share (stages 2 and 3); marks of the base stay anyway.
@@ -81,6 +83,8 @@ class StageSettings:
     k: int = 6
     bits: int = 128
     nested: tuple[int, ...] = ()
+    coded_share: float = 1.0
+    nested_shares: tuple[float, ...] = ()
     code: str = "residual"
     scale: str = "predicted"
     stop_tokens: tuple[int, ...] = ()
@@ -126,6 +130,12 @@ class StageSettings:
             raise ValueError(msg)
         if any(not 0 < bits < self.bits for bits in self.nested):
             msg = f"nested is {self.nested}; expected numbers of bits above 0 and below bits = {self.bits}"
+            raise ValueError(msg)
+        if any(not 0 <= share <= 1 for share in (self.coded_share, *self.nested_shares)):
+            msg = (
+                f"coded_share is {self.coded_share} and nested_shares is {self.nested_shares}; "
+                "expected shares of the tokens from 0 to 1"
+            )
             raise ValueError(msg)
         if not 0 < self.decay <= 1:
             msg = f"decay is {self.decay}; expected a share of the steps above 0, up to 1"
@@ -231,6 +241,7 @@ def run_stage(settings: StageSettings) -> Path:
         pad=pad,
         weights=settings.weights,
         nested=settings.nested if settings.stage == "binarised" else (),
+        nested_shares=settings.nested_shares if settings.stage == "binarised" else (),
     )
     output.mkdir(parents=True, exist_ok=True)
     (output / SETTINGS_FILE).write_text(json.dumps(_shareable(settings), indent=1) + "\n")
@@ -307,7 +318,10 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
     """The model a stage begins with: without dropout, in float32, its codes fitted where they are new."""
     split = settings.stage != "teacher"
     bits = settings.bits if settings.stage == "binarised" else None
-    fields: dict[str, Any] = {"code": settings.code, "scale": settings.scale, "stop_tokens": list(settings.stop_tokens)}
+    fields: dict[str, Any] = {
+        "code": settings.code, "scale": settings.scale, "stop_tokens": list(settings.stop_tokens),
+        "coded_share": settings.coded_share,
+    }  # fmt: skip
     if split and settings.word_match:
         fields["word_match"] = True
     writes = settings.weights.writing > 0 and settings.decoder is None

@@ -6,7 +6,7 @@
 
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,9 +14,12 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 from btr_haystack.model import BTRForQuestionAnswering, join
+from btr_haystack.padding import largest_share
 from btr_haystack.rows import by_length
 from btr_haystack.training import losses
 from btr_haystack.windows import Frame
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class ReaderTrainer(Trainer):
     :param frame: special tokens of the tokenizer.
     :param pad: padding token id.
     :param weights: of the losses.
-    :param nested: numbers of bits, one of which is drawn for each step in place of all; codes can then be cut to it.
+    :param nested: numbers of bits, one of which is drawn for each step, or all; codes can then be cut to it.
+    :param nested_shares: shares of the tokens that keep bits, one of which is drawn for each step, or the model's own.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class ReaderTrainer(Trainer):
         pad: int,
         weights: Weights,
         nested: tuple[int, ...] = (),
+        nested_shares: tuple[float, ...] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -123,6 +128,7 @@ class ReaderTrainer(Trainer):
         self.pad = pad
         self.weights = weights
         self.nested = nested
+        self.nested_shares = nested_shares
         self._parts: dict[str, list[Tensor]] = {}
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
@@ -133,7 +139,10 @@ class ReaderTrainer(Trainer):
         if unwrapped.config.k == 0:
             given |= {"input_ids": places.ids, "attention_mask": places.mask, "token_type_ids": places.segments}
         else:
-            given |= {name: inputs[name] for name in SPLIT_INPUTS} | {"bits": self._bits(training=model.training)}
+            given |= {name: inputs[name] for name in SPLIT_INPUTS}
+            if model.training:
+                given |= {"bits": self._drawn("bits", self.nested)}
+                given |= {"coded_share": self._drawn("share", self.nested_shares)}
         out = model(**given)
         start, end = out.start_logits, out.end_logits
         parts = {"span": losses.span_loss(start, end, places.allowed, places.targets)}
@@ -154,7 +163,7 @@ class ReaderTrainer(Trainer):
             agree = losses.imitation_loss(start[rows, :width], their_start, taught.allowed)
             agree = agree + losses.imitation_loss(end[rows, :width], their_end, taught.allowed)
             parts["imitation"] = self.weights.imitation * agree / 2
-            chosen = losses.most_attended(attention, taught.inside, self.weights.attended)
+            chosen = largest_share(attention, taught.inside, self.weights.attended)
             distance = losses.distillation_loss(out.states[rows, :width], their_states, chosen)
             parts["distillation"] = self.weights.distillation * distance
         if out.writing is not None:
@@ -170,11 +179,10 @@ class ReaderTrainer(Trainer):
         """In order: the groups are shuffled already, and a run that goes on with more steps must not meet old ones."""
         return SequentialSampler(self.train_dataset)
 
-    def _bits(self, *, training: bool) -> int | None:
-        """How many bits this step uses; None for all."""
-        if not self.nested or not training:
-            return None
-        return random.Random(f"{self.args.seed}/{self.state.global_step}").choice((None, *self.nested))  # noqa: S311
+    def _drawn(self, name: str, choices: tuple[T, ...]) -> T | None:
+        """One of the choices for this step; None for what the model has itself."""
+        rng = random.Random(f"{self.args.seed}/{self.state.global_step}/{name}")  # noqa: S311
+        return rng.choice((None, *choices))
 
     @torch.no_grad()
     def _ask_teacher(self, places: Places) -> list[Tensor]:

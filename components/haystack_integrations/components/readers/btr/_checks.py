@@ -116,6 +116,25 @@ def first_given(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
+def check_share(**shares: float | None) -> None:
+    """
+    Refuse what is no share of a whole.
+
+    :param shares: numbers by the names of their parameters; None passes.
+    :raises TypeError: at the first that is no number.
+    :raises ValueError: at the first that is below 0 or above 1.
+    """
+    for name, share in shares.items():
+        if share is None:
+            continue
+        if isinstance(share, bool) or not isinstance(share, int | float):
+            msg = f"{name} is {share!r}; expected a share from 0 to 1"
+            raise TypeError(msg)
+        if not 0 <= share <= 1:
+            msg = f"{name} is {share}; expected a share from 0 to 1"
+            raise ValueError(msg)
+
+
 def check_at_least(least: int, kind: type | UnionType = int, *, optional: bool = True, **values: float | None) -> None:
     """
     Refuse numbers that are too small.

@@ -32,6 +32,7 @@ def load_reader(
     max_seq_length: int,
     stride: int,
     bits: int | None,
+    coded_share: float | None,
 ) -> R:
     """
     Load a model onto its device.
@@ -44,6 +45,7 @@ def load_reader(
     :param max_seq_length: tokens of question and passage together.
     :param stride: tokens that neighbouring windows share.
     :param bits: how many of a code's first bits are kept; None for all.
+    :param coded_share: share of the tokens that keep bits; None for the model's own.
     :returns: the reader.
     """
     resolved = token.resolve_value() if token else None
@@ -53,8 +55,9 @@ def load_reader(
     if not kwargs.get("device_map"):
         kwargs["device_map"] = ComponentDevice.resolve_device(device).to_hf()
     return kind.from_pretrained(
-        model_source(model), max_seq_length=max_seq_length, stride=stride, bits=bits, token=resolved, **kwargs
-    )
+        model_source(model), max_seq_length=max_seq_length, stride=stride, bits=bits, coded_share=coded_share,
+        token=resolved, **kwargs,
+    )  # fmt: skip
 
 
 def settings_to_dict(component: object, model_kwargs: dict[str, Any] | None, **settings: Any) -> dict[str, Any]:

@@ -196,6 +196,7 @@ class StoreReader(Generic[R]):
             max_seq_length=self.max_seq_length,
             stride=self.stride,
             bits=store.bits if store is not None else None,
+            coded_share=store.coded_share if store is not None else None,
         )
 
 

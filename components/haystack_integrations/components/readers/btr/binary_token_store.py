@@ -27,6 +27,7 @@ from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
     check_device,
     check_documents,
+    check_share,
     check_stream,
     check_windows,
 )
@@ -77,6 +78,7 @@ class BinaryTokenStore:
         progress_bar: bool = True,
         model_kwargs: dict[str, Any] | None = None,
         bits: int | None = None,
+        coded_share: float | None = None,
     ) -> None:
         """
         Set up the store; nothing is loaded or opened before it is used.
@@ -105,12 +107,16 @@ class BinaryTokenStore:
         :param bits:
             How many of a code's first bits are kept; `None` for all. The model must have been trained for it
             (`btr train --nested`). Fixed for a store.
+        :param coded_share:
+            Share of each window's tokens that keep bits, from 0 to 1: those of which the token's id tells least. `None`
+            for the model's own. Fixed for a store.
         :raises ValueError:
             If a number is out of range.
         """
         check_at_least(1, optional=False, batch_size=batch_size)
         check_windows(max_seq_length, stride)
         check_at_least(0, bits=bits)
+        check_share(coded_share=coded_share)
         check_device(device, model_kwargs)
         self.model_name_or_path = str(model)
         self.url = url
@@ -122,6 +128,7 @@ class BinaryTokenStore:
         self.progress_bar = progress_bar
         self.model_kwargs = model_kwargs
         self.bits = bits
+        self.coded_share = coded_share
         self._reader: SplitReader | None = None
         self._store: Store | None = None
 
@@ -150,6 +157,7 @@ class BinaryTokenStore:
             batch_size=self.batch_size,
             progress_bar=self.progress_bar,
             bits=self.bits,
+            coded_share=self.coded_share,
         )
 
     @classmethod
@@ -201,6 +209,7 @@ class BinaryTokenStore:
             max_seq_length=self.max_seq_length,
             stride=self.stride,
             bits=self.bits,
+            coded_share=self.coded_share,
         )
         if reader.joint:
             msg = (
@@ -310,7 +319,7 @@ class BinaryTokenStore:
         :raises ValueError:
             If the other store has fewer bits.
         :raises FingerprintError:
-            If the other store holds passages of another model, or cut into other windows.
+            If the other store holds passages of another model, cut into other windows or with another `coded_share`.
         """
         reader, source = self.reader, other._opened()
         bits = (reader.model.config.bits or 0) if other.bits is None else other.bits

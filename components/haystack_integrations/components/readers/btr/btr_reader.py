@@ -438,7 +438,7 @@ class BTRReader(StoreReader[SplitReader]):
             kwargs = {name: value for name, value in (self.model_kwargs or {}).items() if name not in OF_ONE_MODEL}
             second = load_reader(
                 SplitReader, self.second_model, device=self.device, token=self.token, model_kwargs=kwargs,
-                max_seq_length=self.max_seq_length, stride=self.stride, bits=None,
+                max_seq_length=self.max_seq_length, stride=self.stride, bits=None, coded_share=None,
             )  # fmt: skip
             if not second.joint:
                 msg = (
