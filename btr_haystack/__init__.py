@@ -18,7 +18,7 @@ from btr_haystack.fit import fit_codes
 from btr_haystack.generative import BTRForConditionalGeneration
 from btr_haystack.generator import Compression, GenerativeReader, Written
 from btr_haystack.model import BTRForQuestionAnswering
-from btr_haystack.passage import Passage
+from btr_haystack.passage import Passage, Tokens
 from btr_haystack.reader import Spans, SplitReader
 from btr_haystack.record import pack, passage_key, unpack
 from btr_haystack.report import StoreReport
@@ -36,6 +36,7 @@ __all__ = [
     "Spans",
     "SplitReader",
     "StoreReport",
+    "Tokens",
     "Written",
     "default_model_path",
     "default_teacher_path",

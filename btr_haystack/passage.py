@@ -3,9 +3,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is kept of one document."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """
+    What a document's text alone gives, with a tokenizer and a window setting; see `Passage`.
+
+    :param ids: int32 `(n,)`.
+    :param windows: int32 `(w, 2)`.
+    """
+
+    ids: np.ndarray
+    windows: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,21 +45,3 @@ class Passage:
     kept: np.ndarray
     codes: np.ndarray
     scales: np.ndarray | None = None
-
-
-def cut(passage: Passage, bits: int) -> Passage:
-    """
-    The passage with the first bits of its codes alone, as encoding with so many bits gives it.
-
-    >>> codes = np.array([[0b11111111, 0b11111111]], np.uint8)
-    >>> one = Passage(np.array([7], np.int32), np.array([[0, 1]], np.int32), np.array([True]), codes)
-    >>> cut(one, 11).codes.tolist()
-    [[255, 7]]
-
-    :param passage: its codes have at least `bits` bits.
-    :param bits: bits a token, 0 or more.
-    """
-    codes = passage.codes[:, : -(-bits // 8)].copy()
-    if bits % 8:
-        codes[:, -1] &= (1 << bits % 8) - 1
-    return replace(passage, codes=codes)

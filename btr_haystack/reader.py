@@ -27,7 +27,7 @@ from btr_haystack.errors import ModelError
 from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.model import HUB_ARGUMENTS, BTRForQuestionAnswering
 from btr_haystack.padding import padded
-from btr_haystack.passage import Passage
+from btr_haystack.passage import Passage, Tokens
 from btr_haystack.rows import Codes, Rows, codes_of, concatenate, in_batches, in_groups, joint_rows, rows_of
 from btr_haystack.spans import best_spans
 from btr_haystack.windows import frame_of, passage_room, question_part, tokenise, window_starts
@@ -223,21 +223,46 @@ class SplitReader:
         if self.joint:
             msg = "a joint reader (k = 0) keeps nothing of a passage; choose a model with k >= 1 and codes"
             raise ModelError(msg)
-        documents = tokenise(self.tokenizer, list(texts))
+        return self.code(self.tokens(texts), max_rows=max_rows)
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """
+        Cut texts into tokens and windows, which is all that a text alone gives.
+
+        :param texts: any strings; an empty one has no token.
+        :returns: of each text.
+        """
         window, closing = self._window(), list(self.frame.closing)
-        cuts = [window_starts(len(ids), window, self.stride) for ids in documents]
-        parts = [ids[a : a + window] + closing for ids, starts in zip(documents, cuts, strict=True) for a in starts]
+        made = []
+        for ids in tokenise(self.tokenizer, list(texts)):
+            parts = [(a, ids[a : a + window] + closing) for a in window_starts(len(ids), window, self.stride)]
+            windows = np.array([(a, len(part)) for a, part in parts], dtype=np.int32).reshape(-1, 2)
+            made.append(Tokens(np.array([token for _, part in parts for token in part], dtype=np.int32), windows))
+        return made
+
+    def code(self, documents: Sequence[Tokens], *, max_rows: int | None = None) -> list[Passage]:
+        """
+        Run the lower layers on each document and keep its bits, see `encode`.
+
+        :param documents: of `tokens`.
+        :param max_rows: most windows run at a time.
+        :returns: one passage a document.
+        """
+        ends = [np.cumsum(document.windows[:, 1]) for document in documents]
+        parts = [
+            document.ids[a:b].tolist()
+            for document, end in zip(documents, ends, strict=True)
+            for a, b in zip(end - document.windows[:, 1], end, strict=True)
+        ]
         codes, kept, scales = self._code(parts, max_rows)
         passages, row = [], 0
-        for starts in cuts:
-            rows = slice(row, row + len(starts))
-            row += len(starts)
+        for document in documents:
+            rows = slice(row, row + len(document.windows))
+            row += len(document.windows)
             passages.append(
                 Passage(
-                    ids=np.array([token for part in parts[rows] for token in part], dtype=np.int32),
-                    windows=np.array(
-                        [(a, len(part)) for a, part in zip(starts, parts[rows], strict=True)], dtype=np.int32
-                    ).reshape(-1, 2),
+                    ids=document.ids,
+                    windows=document.windows,
                     kept=concatenate(kept[rows], (0,), np.bool_),
                     codes=concatenate(codes[rows], (0, -(-self.bits // 8))),
                     scales=None if scales is None else concatenate(scales[rows], (0,)),

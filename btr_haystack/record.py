@@ -2,7 +2,9 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 """
-The bytes of one passage: `pack` writes them, `unpack` checks and reads them.
+The bytes of one passage: `pack` writes them, `unpack` checks and reads them, `cut` shortens its codes.
+
+What the text gives can be left out: the token ids are then a third of a record's bytes that nobody has to keep.
 
 docs/format.md gives the format byte for byte.
 """
@@ -15,15 +17,15 @@ from typing import NamedTuple
 import numpy as np
 
 from btr_haystack.errors import RecordError
-from btr_haystack.passage import Passage
+from btr_haystack.passage import Passage, Tokens
 
 VERSION = 1
 
 _MAGIC = b"BT"
 _HEADER = struct.Struct("<2sBBHHII")  # magic, version, flags, bytes of a code, windows, tokens, tokens with a code
 _CHECKSUM = struct.Struct("<I")
-_WIDE_IDS, _SCALES, _ONE_WINDOW = 1, 2, 4
-_FLAGS = _WIDE_IDS | _SCALES | _ONE_WINDOW
+_WIDE_IDS, _SCALES, _ONE_WINDOW, _IMPLIED = 1, 2, 4, 8
+_FLAGS = _WIDE_IDS | _SCALES | _ONE_WINDOW | _IMPLIED
 _BELOW_WIDE = 1 << 16  # ids below this take 2 bytes
 _MAX_16_BITS = (1 << 16) - 1
 _RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32
@@ -36,7 +38,7 @@ class RecordParts(NamedTuple):
 
     header: int
     windows: int
-    ids: int
+    ids: int  # or the 4 bytes by which implied ids are known
     mask: int
     codes: int
     scales: int
@@ -56,7 +58,7 @@ def passage_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def pack(passage: Passage) -> bytes:
+def pack(passage: Passage, *, implied: bool = False) -> bytes:
     """
     Writes a passage as one record.
 
@@ -68,8 +70,11 @@ def pack(passage: Passage) -> bytes:
     ... )
     >>> len(pack(passage))  # header 16, ids 4 x 2, mask 1, codes 2 x 2, checksum 4
     33
+    >>> len(pack(passage, implied=True))  # 4 bytes in place of the ids
+    29
 
     :param passage: shapes and dtypes as `Passage` states them.
+    :param implied: leave out token ids and windows: `unpack` has to be given them, as the text gives them.
     :returns: the record; equal passages give equal bytes.
     :raises RecordError: if the passage breaks what `Passage` states, or has more than 65,535 windows or codes of more
         than 65,535 bytes.
@@ -77,23 +82,27 @@ def pack(passage: Passage) -> bytes:
     _check(passage)
     ids, windows, scales = passage.ids, passage.windows, passage.scales
     coded, width = passage.codes.shape
-    wide = bool((ids >= _BELOW_WIDE).any())
-    one_window = len(windows) == 1 and windows[0, 0] == 0
-    flags = _WIDE_IDS * wide | _SCALES * (scales is not None) | _ONE_WINDOW * one_window
+    wide = not implied and bool((ids >= _BELOW_WIDE).any())
+    one_window = not implied and len(windows) == 1 and windows[0, 0] == 0
+    flags = _WIDE_IDS * wide | _SCALES * (scales is not None) | _ONE_WINDOW * one_window | _IMPLIED * implied
+    if implied:
+        tokens = _CHECKSUM.pack(_known_by(ids, windows))
+    else:
+        tokens = b"" if one_window else windows.astype(_ID32).tobytes()
+        tokens += ids.astype(_ID32 if wide else _ID16).tobytes()
     body = b"".join(
         (
             _HEADER.pack(_MAGIC, VERSION, flags, width, len(windows), len(ids), coded),
-            b"" if one_window else windows.astype(_ID32).tobytes(),
-            ids.astype(_ID32 if wide else _ID16).tobytes(),
+            tokens,
             np.packbits(passage.kept, bitorder="little").tobytes() if 0 < coded < len(ids) else b"",
             passage.codes.tobytes(),
             b"" if scales is None else scales.tobytes(),
         )
     )
-    return body + _CHECKSUM.pack(zlib.crc32(body))
+    return _signed(body)
 
 
-def unpack(data: bytes) -> Passage:
+def unpack(data: bytes, tokens: Tokens | None = None) -> Passage:
     """
     Checks a record and reads it.
 
@@ -105,26 +114,28 @@ def unpack(data: bytes) -> Passage:
     ... )
     >>> unpack(pack(passage)).codes.tolist()
     [[165, 15], [60, 240]]
+    >>> unpack(pack(passage, implied=True), Tokens(passage.ids, passage.windows)).codes.tolist()
+    [[165, 15], [60, 240]]
 
     :param data: what `pack` gave.
+    :param tokens: token ids and windows of the text (`SplitReader.tokens`), for a record that leaves them out; a record
+        that has them is read as it is.
     :returns: the passage; its arrays may be read-only views into `data`.
-    :raises RecordError: if the record is cut short, too long, changed anywhere, or of another version.
+    :raises RecordError: if the record is cut short, too long, changed anywhere, or of another version; if it leaves its
+        tokens out and they are not given, or are others.
     """
-    parts = part_bytes(data)
-    if zlib.crc32(data) != _RESIDUE:
-        computed, stored = zlib.crc32(data[: -parts.checksum]), _CHECKSUM.unpack(data[-parts.checksum :])[0]
-        fault = f"it holds the checksum {stored:#010x}, its bytes give {computed:#010x}"
-        msg = f"The passage record is damaged: {fault}. {_ADVICE}"
-        raise RecordError(msg)
-
+    parts = check(data)
     _, _, flags, width, window_count, n, coded = _HEADER.unpack_from(data)
     at = parts.header
-    if flags & _ONE_WINDOW:
+    if flags & _IMPLIED:
+        ids, windows = _implied(data, tokens, n)
+    elif flags & _ONE_WINDOW:
         windows = np.array([[0, n]], _INT32)
     else:
         windows = np.frombuffer(data, _ID32, 2 * window_count, at).reshape(window_count, 2).astype(_INT32, copy=False)
     at += parts.windows
-    ids = np.frombuffer(data, _ID32 if flags & _WIDE_IDS else _ID16, n, at).astype(_INT32, copy=False)
+    if not flags & _IMPLIED:
+        ids = np.frombuffer(data, _ID32 if flags & _WIDE_IDS else _ID16, n, at).astype(_INT32, copy=False)
     at += parts.ids
     if parts.mask:
         bits = np.frombuffer(data, np.uint8, parts.mask, at)
@@ -139,11 +150,78 @@ def unpack(data: bytes) -> Passage:
     if parts.mask and (marked := np.count_nonzero(kept)) != coded:
         msg = f"The mask of the passage record marks {marked} tokens where its header has {coded}. {_ADVICE}"
         raise RecordError(msg)
-    if not flags & _ONE_WINDOW:
+    if not flags & (_ONE_WINDOW | _IMPLIED):
         _check_windows(windows, n)
     if flags & _WIDE_IDS:
         _check_ids(ids)
     return Passage(ids, windows, kept, codes, scales)
+
+
+def check(data: bytes) -> RecordParts:
+    """
+    Checks that a record's bytes are those that were written.
+
+    :param data: what `pack` gave.
+    :returns: the bytes of each part.
+    :raises RecordError: if the record is cut short, too long, changed anywhere, or of another version.
+    """
+    parts = part_bytes(data)
+    if zlib.crc32(data) != _RESIDUE:
+        computed, stored = zlib.crc32(data[: -parts.checksum]), _CHECKSUM.unpack(data[-parts.checksum :])[0]
+        fault = f"it holds the checksum {stored:#010x}, its bytes give {computed:#010x}"
+        msg = f"The passage record is damaged: {fault}. {_ADVICE}"
+        raise RecordError(msg)
+    return parts
+
+
+def needs_text(data: bytes | None) -> bool:
+    """
+    Tell whether a passage can only be had with its text.
+
+    :param data: a record that `check` has let through, or None where there is none.
+    :returns: False for a record with token ids.
+    """
+    return data is None or bool(_HEADER.unpack_from(data)[2] & _IMPLIED)
+
+
+def token_counts(data: bytes) -> tuple[int, int]:
+    """
+    Reads from a record's header how many tokens it is of.
+
+    :param data: a record that `check` has let through.
+    :returns: tokens, and those of them that have a code.
+    """
+    *_, n, coded = _HEADER.unpack_from(data)
+    return n, coded
+
+
+def cut(data: bytes, bits: int) -> bytes:
+    """
+    The record with the first bits of its codes alone, as encoding with so many bits gives it.
+
+    >>> passage = Passage(
+    ...     ids=np.array([7], np.int32),
+    ...     windows=np.array([[0, 1]], np.int32),
+    ...     kept=np.array([True]),
+    ...     codes=np.array([[0b11111111, 0b11111111]], np.uint8),
+    ... )
+    >>> unpack(cut(pack(passage), 11)).codes.tolist()
+    [[255, 7]]
+
+    :param data: what `pack` gave.
+    :param bits: bits a token, 0 or more; no more than its codes have.
+    :returns: the shorter record.
+    :raises RecordError: see `check`.
+    """
+    parts = check(data)
+    magic, version, flags, width, windows, n, coded = _HEADER.unpack_from(data)
+    first = parts.header + parts.windows + parts.ids + parts.mask
+    codes = np.frombuffer(data, np.uint8, parts.codes, first).reshape(coded, width)[:, : -(-bits // 8)].copy()
+    if bits % 8:
+        codes[:, -1] &= (1 << bits % 8) - 1
+    header = _HEADER.pack(magic, version, flags, codes.shape[1], windows, n, coded)
+    rest = data[first + parts.codes : -parts.checksum]
+    return _signed(header + data[parts.header : first] + codes.tobytes() + rest)
 
 
 def part_bytes(data: bytes) -> RecordParts:
@@ -178,13 +256,19 @@ def part_bytes(data: bytes) -> RecordParts:
         )
         raise RecordError(msg)
     one_window = flags & _ONE_WINDOW
-    if flags & ~_FLAGS or coded > n or (one_window and (window_count != 1 or n == 0)):
+    implied = flags & _IMPLIED
+    if (
+        flags & ~_FLAGS
+        or coded > n
+        or (one_window and (window_count != 1 or n == 0))
+        or (implied and flags & (_WIDE_IDS | _ONE_WINDOW))
+    ):
         msg = f"The header of the passage record contradicts itself: {data[: _HEADER.size].hex()}. {_ADVICE}"
         raise RecordError(msg)
     parts = RecordParts(
         header=_HEADER.size,
-        windows=0 if one_window else 8 * window_count,
-        ids=(4 if flags & _WIDE_IDS else 2) * n,
+        windows=0 if one_window or implied else 8 * window_count,
+        ids=_CHECKSUM.size if implied else (4 if flags & _WIDE_IDS else 2) * n,
         mask=(n + 7) // 8 if 0 < coded < n else 0,
         codes=coded * width,
         scales=n if flags & _SCALES else 0,
@@ -195,6 +279,29 @@ def part_bytes(data: bytes) -> RecordParts:
         msg = f"The passage record {fault}: it has {len(data)} bytes, its header calls for {sum(parts)}. {_ADVICE}"
         raise RecordError(msg)
     return parts
+
+
+def _signed(body: bytes) -> bytes:
+    return body + _CHECKSUM.pack(zlib.crc32(body))
+
+
+def _known_by(ids: np.ndarray, windows: np.ndarray) -> int:
+    """CRC-32 of token ids and windows, by which a record that leaves them out knows them again."""
+    return zlib.crc32(windows.astype(_ID32).tobytes(), zlib.crc32(ids.astype(_ID32).tobytes()))
+
+
+def _implied(data: bytes, tokens: Tokens | None, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and windows that a record leaves out, if they are those that were encoded."""
+    if tokens is None:
+        msg = "The passage record leaves its token ids to the text; unpack it with those of the text, as a reader does."
+        raise RecordError(msg)
+    if len(tokens.ids) != n or _CHECKSUM.unpack_from(data, _HEADER.size)[0] != _known_by(tokens.ids, tokens.windows):
+        msg = (
+            f"The passage record is of {n} tokens that are not the {len(tokens.ids)} which its text gives: another "
+            f"tokenizer, or another release of it, has made it. {_ADVICE}"
+        )
+        raise RecordError(msg)
+    return tokens.ids, tokens.windows
 
 
 def _check(passage: Passage) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from btr_haystack.errors import StoreError
-from btr_haystack.record import part_bytes, unpack
+from btr_haystack.record import check, token_counts
 from btr_haystack.stores import Store
 
 _RECORDS_A_READ = 100
@@ -21,7 +21,7 @@ class StoreReport:
     :param passages: records in the store.
     :param tokens: token ids in them.
     :param tokens_with_codes: tokens that have a code.
-    :param id_bytes: bytes of the token ids.
+    :param id_bytes: bytes of the token ids, or of what implied ones are known by.
     :param mask_bytes: bytes that tell which tokens have a code.
     :param code_bytes: bytes of the codes.
     :param scale_bytes: bytes of the scales.
@@ -89,10 +89,10 @@ def report(store: Store) -> StoreReport:
         for record in store.get_many(chunk):
             if record is None:  # deleted meanwhile
                 continue
-            parts, passage = part_bytes(record), unpack(record)
+            parts, (n, coded) = check(record), token_counts(record)
             passages += 1
-            tokens += len(passage.ids)
-            tokens_with_codes += len(passage.codes)
+            tokens += n
+            tokens_with_codes += coded
             ids += parts.ids
             mask += parts.mask
             codes += parts.codes

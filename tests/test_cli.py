@@ -379,7 +379,7 @@ class TestBenchmark:
         ]
         assert {row["gold_of_teacher"] for row in told["rows"] if row["second_read"]} == {1.0}
         sizes = {(row["bits"], row["coded_share"]): row["bytes_a_token"] for row in told["rows"]}
-        assert sizes[8, 1.0] < sizes[24, 1.0] >= sizes[24, 0.5]
+        assert 0 < sizes[8, 0.5] <= sizes[24, 1.0]
         assert all(row["ms"] > 0 and row["times_faster"] > 0 for row in told["rows"])
         assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -387,9 +387,7 @@ class TestBenchmark:
         given = ("--model", split_reader(k=1), "--teacher", plain_reader("bert"), "--sample", 1)
         status, output, errors = btr("benchmark", squad_file, *given)
         assert status == 0, errors
-        assert [line.split("│")[1:3] for line in output.splitlines() if line.startswith("│")] == [
-            [" 16   ", " 100%  "]
-        ]
+        assert [line.split("│")[1:3] for line in output.splitlines() if line.startswith("│")] == [[" 16   ", " 100%  "]]
 
     def test_refusals(self, refused, squad_file, plain_reader, split_reader, tmp_path):
         teacher = ("--teacher", plain_reader("bert"))

@@ -181,6 +181,25 @@ class TestBinaryTokenStore:
         with pytest.raises(ValueError, match="bits is 25; expected 0 to 24"):
             BinaryTokenStore(folder, "memory://", bits=25).warm_up()
 
+    def test_token_ids_are_kept_or_had_from_the_text(self, split_reader, documents, long_document, tmp_path):
+        folder, mixed, found = split_reader("bert", k=1), [*documents, long_document], {}
+        for keep in (False, True):
+            url = f"sqlite:///{tmp_path}/{keep}.db"
+            store = BinaryTokenStore(folder, url, keep_ids=keep, progress_bar=False)
+            assert store.run(mixed)["documents_written"] == len(mixed)
+            assert store.run(mixed)["documents_written"] == 0
+            out = BTRReader(token_store=store, top_k=5).run(QUERY, mixed)
+            assert out["cache"] == {"hits": len(mixed), "misses": 0}
+            found[keep] = (told(out["answers"]), store.report())
+        (answers, without), (expected, kept) = found[False], found[True]
+        assert answers == expected
+        assert without.tokens == kept.tokens
+        assert without.id_bytes == 4 * len(mixed) < 2 * kept.tokens == kept.id_bytes
+        mixed_store = BinaryTokenStore(folder, f"sqlite:///{tmp_path}/True.db", progress_bar=False)
+        mixed_store.write_documents([Document(content=passage(99))])
+        out = BTRReader(token_store=mixed_store, top_k=5).run(QUERY, [*mixed, Document(content=passage(99))])
+        assert out["cache"]["misses"] == 0
+
     def test_codes_for_a_share_of_the_tokens(self, split_reader, documents, long_document, tmp_path):
         folder, mixed = split_reader("bert", k=1, bits=24), [*documents, long_document]
         stores = {
@@ -306,7 +325,7 @@ class TestBTRReader:
         reader = BTRReader(split_reader())
         reader.warm_up()
         store = open_store("memory://", reader._loaded.reader.fingerprint)
-        passages = ReadThrough(reader._loaded.reader, lambda: store, 20)
+        passages = ReadThrough(reader._loaded.reader, lambda: store, most=20)
         for number in range(60):
             passages.fetch([passage(number)])
             assert len(store) <= 20
@@ -538,6 +557,7 @@ class TestSaved:
             progress_bar=False,
             model_kwargs={"dtype": torch.float16, "revision": "main"},
             coded_share=0.5,
+            keep_ids=True,
         )
         data = store.to_dict()
         assert data == {
@@ -553,6 +573,7 @@ class TestSaved:
                 "progress_bar": False,
                 "bits": None,
                 "coded_share": 0.5,
+                "keep_ids": True,
                 "model_kwargs": {"dtype": "torch.float16", "revision": "main"},
             },
         }

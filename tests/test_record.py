@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from btr_haystack.errors import RecordError
-from btr_haystack.passage import Passage
-from btr_haystack.record import pack, part_bytes, passage_key, unpack
+from btr_haystack.passage import Passage, Tokens
+from btr_haystack.record import check, cut, pack, part_bytes, passage_key, token_counts, unpack
 
 DOC = Path(__file__).parent.parent / "docs" / "format.md"
 EXAMPLE = Passage(
@@ -66,31 +66,76 @@ def passages(draw):
     )
 
 
+def tokens_of(passage):
+    return Tokens(passage.ids, passage.windows)
+
+
+@given(passages(), st.booleans())
+@no_deadline
+def test_round_trip(passage, implied):
+    data = pack(passage, implied=implied)
+    assert_same(unpack(data, tokens_of(passage)), passage)
+    assert pack(unpack(data, tokens_of(passage)), implied=implied) == data
+    assert sum(part_bytes(data)) == len(data)
+    assert check(data) == part_bytes(data)
+    assert token_counts(data) == (len(passage.ids), len(passage.codes))
+
+
 @given(passages())
 @no_deadline
-def test_round_trip(passage):
-    data = pack(passage)
-    assert_same(unpack(data), passage)
-    assert pack(unpack(data)) == data
-    assert sum(part_bytes(data)) == len(data)
+def test_records_without_ids_take_less(passage):
+    whole, implied = pack(passage), pack(passage, implied=True)
+    saved = part_bytes(whole).ids + part_bytes(whole).windows - 4
+    assert len(whole) - len(implied) == saved
+    with pytest.raises(RecordError, match="leaves its token ids to the text"):
+        unpack(implied)
+    assert_same(unpack(whole, tokens_of(EXAMPLE)), passage)
 
 
 @given(passages(), st.data())
 @no_deadline
-def test_a_flipped_bit_is_refused(passage, data):
-    record = bytearray(pack(passage))
+def test_other_tokens_are_refused(passage, data):
+    ids, windows = passage.ids.copy(), passage.windows.copy()
+    if len(ids) and data.draw(st.booleans()):
+        ids[data.draw(st.integers(0, len(ids) - 1))] ^= 1
+    elif len(ids) and data.draw(st.booleans()):
+        windows[0, 0] ^= 1
+    else:
+        ids = np.append(ids, np.int32(1))
+    with pytest.raises(RecordError, match=rf"of {len(passage.ids)} tokens that are not the {len(ids)} which its text"):
+        unpack(pack(passage, implied=True), Tokens(ids, windows))
+
+
+@given(passages(), st.booleans(), st.data())
+@no_deadline
+def test_cutting_is_packing_shorter_codes(passage, implied, data):
+    width = passage.codes.shape[1]
+    bits = data.draw(st.integers(0, 8 * width))
+    codes = passage.codes[:, : -(-bits // 8)].copy()
+    if bits % 8:
+        codes[:, -1] &= (1 << bits % 8) - 1
+    short = changed(passage, codes=codes)
+    assert cut(pack(passage, implied=implied), bits) == pack(short, implied=implied)
+
+
+@given(passages(), st.booleans(), st.data())
+@no_deadline
+def test_a_flipped_bit_is_refused(passage, implied, data):
+    record = bytearray(pack(passage, implied=implied))
     bit = data.draw(st.integers(0, 8 * len(record) - 1))
     record[bit // 8] ^= 1 << bit % 8
     with pytest.raises(RecordError):
-        unpack(bytes(record))
+        unpack(bytes(record), tokens_of(passage))
+    with pytest.raises(RecordError):
+        cut(bytes(record), 0)
 
 
-@given(passages(), st.data())
+@given(passages(), st.booleans(), st.data())
 @no_deadline
-def test_a_cut_record_is_refused(passage, data):
-    record = pack(passage)
+def test_a_record_cut_short_is_refused(passage, implied, data):
+    record = pack(passage, implied=implied)
     with pytest.raises(RecordError, match="cut short"):
-        unpack(record[: data.draw(st.integers(0, len(record) - 1))])
+        unpack(record[: data.draw(st.integers(0, len(record) - 1))], tokens_of(passage))
 
 
 @given(passages(), st.binary(min_size=1, max_size=100))
@@ -141,6 +186,7 @@ def test_sizes():
     wide = changed(EXAMPLE, ids=np.array([0, 1, 2, 65_536], np.int32))
     assert part_bytes(pack(wide)) == (16, 0, 16, 1, 4, 0, 4)
     assert len(pack(EMPTY)) == 20
+    assert part_bytes(pack(two_windows, implied=True)) == (16, 0, 4, 1, 4, 0, 4)
 
 
 def test_unpacked_arrays_are_views_that_nobody_can_write():
@@ -161,6 +207,8 @@ def test_unpacked_arrays_are_views_that_nobody_can_write():
         (pack(EXAMPLE) + b"x", "has 34 bytes, its header calls for 33"),
         (pack(EXAMPLE)[:-1] + b"x", "holds the checksum 0x78.*, its bytes give 0x"),
         (signed(struct.pack("<2sBBHHII", b"BT", 1, 128, 0, 0, 0, 0)), "contradicts itself"),
+        (signed(struct.pack("<2sBBHHII", b"BT", 1, 12, 0, 1, 1, 0) + b"\0\0\0\0"), "contradicts itself"),
+        (pack(EXAMPLE, implied=True), "leaves its token ids to the text; unpack it with those of the text"),
         (signed(struct.pack("<2sBBHHII", b"BT", 1, 4, 0, 2, 1, 0) + b"\0\0"), "contradicts itself"),
         (signed(struct.pack("<2sBBHHII", b"BT", 1, 0, 0, 0, 0, 1)), "contradicts itself"),
         (signed(struct.pack("<2sBBHHII", b"BT", 1, 4, 1, 1, 2, 1) + b"\0\0\0\0\3."), "marks 2 tokens .* has 1"),
@@ -225,8 +273,12 @@ def test_keys_name_texts():
     assert {len(key) for key in keys} == {16}
 
 
-def test_the_example_of_the_document():
-    block = re.search(r"```hex\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL).group(1)
-    data = bytes.fromhex("".join(line.partition("#")[0] for line in block.splitlines()))
-    assert data == pack(EXAMPLE)
-    assert_same(unpack(data), EXAMPLE)
+def test_the_examples_of_the_document():
+    whole, implied = (
+        bytes.fromhex("".join(line.partition("#")[0] for line in block.splitlines()))
+        for block in re.findall(r"```hex\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+    )
+    assert whole == pack(EXAMPLE)
+    assert implied == pack(EXAMPLE, implied=True)
+    assert_same(unpack(whole), EXAMPLE)
+    assert_same(unpack(implied, tokens_of(EXAMPLE)), EXAMPLE)

@@ -20,7 +20,7 @@ import pytest
 from btr_haystack.errors import BTRError, FingerprintError, StoreError
 from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.passage import Passage
-from btr_haystack.record import pack, unpack
+from btr_haystack.record import check, pack
 from btr_haystack.stores import MemoryStore, SQLiteStore, open_store
 
 MODEL = Fingerprint("ab" * 16, {"model": "tiny", "k": 2, "bits": 16, "width": 32})
@@ -423,7 +423,7 @@ def test_flipped_bits_in_the_file_never_give_a_wrong_passage(tmp_path, url):
             with open_store(url, MODEL) as store:
                 for name, record in records.items():
                     (got,) = store.get_many([name])
-                    assert got is None or got == record or unpack(got) is None  # raises RecordError
+                    assert got is None or got == record or check(got) is None  # raises RecordError
                 store.put_many([item("new")])
                 store.compact()
         except BTRError:

@@ -12,9 +12,9 @@ from haystack import logging
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from btr_haystack.errors import BTRError, RecordError
-from btr_haystack.passage import Passage
+from btr_haystack.passage import Passage, Tokens
 from btr_haystack.reader import SplitReader
-from btr_haystack.record import pack, passage_key, unpack
+from btr_haystack.record import check, needs_text, pack, passage_key, unpack
 from btr_haystack.stores import Store
 
 T = TypeVar("T")
@@ -35,12 +35,13 @@ def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def stored_passages(store: Store, keys: Iterable[bytes]) -> dict[bytes, Passage]:
+def sound_records(store: Store, keys: Iterable[bytes]) -> dict[bytes, bytes]:
     """
-    Read the passages that a store has; a damaged one is reported and counts as missing.
+    Read the records that a store has; a damaged one is reported and counts as missing.
 
     :param store: an open store.
     :param keys: of the passages.
+    :returns: records by their keys.
     """
     keys = list(dict.fromkeys(keys))
     found = {}
@@ -48,9 +49,11 @@ def stored_passages(store: Store, keys: Iterable[bytes]) -> dict[bytes, Passage]
         if record is None:
             continue
         try:
-            found[key] = unpack(record)
+            check(record)
         except RecordError as error:
             logger.warning("Passage {key} counts as missing. {error}", key=key.hex(), error=error)
+        else:
+            found[key] = record
     return found
 
 
@@ -60,12 +63,16 @@ class ReadThrough:
 
     :param reader: encodes them.
     :param opened: gives the open store.
+    :param keep_ids: whether what is written back holds its token ids.
     :param most: passages that the store may hold; above it the oldest are dropped. None for no limit.
     """
 
-    def __init__(self, reader: SplitReader, opened: Callable[[], Store], most: int | None = None) -> None:
+    def __init__(
+        self, reader: SplitReader, opened: Callable[[], Store], *, keep_ids: bool = False, most: int | None = None
+    ) -> None:
         self._reader = reader
         self._opened = opened
+        self._keep_ids = keep_ids
         self._most = most
         self._told = False
 
@@ -82,21 +89,33 @@ class ReadThrough:
         :raises StoreError: if the store cannot be read.
         """
         keys = [passage_key(text) for text in texts]
+        whole = dict(zip(keys, texts, strict=True))
         store = self._opened()
-        found = stored_passages(store, keys)
+        records = sound_records(store, whole)
+        tokens = self._tokens({key: text for key, text in whole.items() if needs_text(records.get(key))})
+        found = {}
+        for key, record in records.items():
+            try:
+                found[key] = unpack(record, tokens.get(key))
+            except RecordError as error:
+                logger.warning("Passage {key} counts as missing. {error}", key=key.hex(), error=error)
         hits = sum(key in found for key in keys)
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        missing = [key for key in whole if key not in found]
+        tokens |= self._tokens({key: whole[key] for key in missing if key not in tokens})
         with tqdm(total=len(missing), desc="Encoding passages", disable=not (progress_bar and missing)) as bar:
             for chunk in in_chunks(missing, CHUNK):
-                passages = self._reader.encode([missing[key] for key in chunk], max_rows=max_rows)
+                passages = self._reader.code([tokens[key] for key in chunk], max_rows=max_rows)
                 found |= zip(chunk, passages, strict=True)
                 self._write(store, dict(zip(chunk, passages, strict=True)))
                 bar.update(len(chunk))
         return [found[key] for key in keys], hits
 
+    def _tokens(self, texts: dict[bytes, str]) -> dict[bytes, Tokens]:
+        return dict(zip(texts, self._reader.tokens(list(texts.values())), strict=True))
+
     def _write(self, store: Store, passages: dict[bytes, Passage]) -> None:
         try:
-            store.put_many((key, pack(passage)) for key, passage in passages.items())
+            store.put_many((key, pack(passage, implied=not self._keep_ids)) for key, passage in passages.items())
             if self._most is not None and len(store) > self._most:
                 self._drop_oldest(store)
         except BTRError as error:

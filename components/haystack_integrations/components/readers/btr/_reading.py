@@ -171,7 +171,8 @@ class StoreReader(Generic[R]):
                 )
                 raise ModelError(msg)
             store.open(reader.fingerprint)
-            return Reading(reader, ReadThrough(reader, partial(store.open, reader.fingerprint)))
+            opened = partial(store.open, reader.fingerprint)
+            return Reading(reader, ReadThrough(reader, opened, keep_ids=store.keep_ids))
         if reader.joint:
             logger.warning(
                 "{model} reads question and passage jointly (k = 0): nothing is kept of a passage.",
@@ -179,7 +180,7 @@ class StoreReader(Generic[R]):
             )
             return Reading(reader, None)
         own_store = open_store("memory://", reader.fingerprint)
-        return Reading(reader, ReadThrough(reader, lambda: own_store, OWN_STORE_PASSAGES))
+        return Reading(reader, ReadThrough(reader, lambda: own_store, keep_ids=True, most=OWN_STORE_PASSAGES))
 
     def _model(self, store: BinaryTokenStore | None) -> R:
         """The token store's model where it is the same, else one of its own."""
