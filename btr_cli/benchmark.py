@@ -11,7 +11,8 @@ import platform
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,13 +31,15 @@ from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
 from btr_haystack.reader import SplitReader
 from btr_haystack.squad import read_squad
+from btr_haystack.training.stages import fast_bf16
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
 
+KNOBS = ("bits", "coded_share", "kept_share", "second_read", "dtype")
 Task = list[tuple[Asked, list[Document]]]
 ANSWERS: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": 30}
-CODED = (1.0, 0.67, 0.5)  # shares of the tokens that keep bits
-PRUNED = (0.5, 0.3)  # shares of the windows
-AGAIN = (1, 2, 3)  # documents that the teacher reads again
+FLOAT = "float32"
+DTYPES = {FLOAT, "bfloat16", "float16"}
+PARETO: dict[str, list[Any]] = {"coded_share": [1.0, 0.67, 0.5], "kept_share": [0.5, 0.3], "second_read": [1, 2, 3]}
 TIMED = 30  # questions that the ordinary reader, which is slow, is timed on
 
 
@@ -53,6 +56,9 @@ def benchmark(
     second_read: Annotated[
         list[int] | None, typer.Option(min=0, help="Documents that the teacher reads again; may be given again.")
     ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="In which the reader computes: float32, bfloat16, float16; again.")
+    ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Questions, drawn with the seed.")] = 300,
     top_k: Annotated[int, typer.Option(min=1, help="Passages retrieved in the open task.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
@@ -66,6 +72,9 @@ def benchmark(
         if path and not path.parent.is_dir():
             msg = f"{path.parent}: no such folder for the figures"
             raise FileNotFoundError(msg)
+    if unknown := set(dtype or ()) - DTYPES:
+        msg = f"dtype is {', '.join(sorted(unknown))}; expected one of {', '.join(sorted(DTYPES))}"
+        raise ValueError(msg)
     source, taught = checked_source(model), checked_source(teacher)
     paragraphs = read_squad(data)
     asked = drawn(paragraphs, sample, seed)
@@ -80,40 +89,36 @@ def benchmark(
     }
     base = {name: score(BTRReader(taught, **ANSWERS), task, f"teacher, {name}") for name, task in tasks.items()}
     ordinary_ms = milliseconds(ordinary_reader(source), tasks["open"][:TIMED])
+    asked_for = {
+        "bits": bits, "coded_share": coded_share, "kept_share": kept_share, "second_read": second_read, "dtype": dtype,
+    }  # fmt: skip
+    own = SplitReader.from_pretrained(source)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as open_stores:
         encoded: dict[float, BinaryTokenStore] = {}
-        own = SplitReader.from_pretrained(source)
-        knobs = Knobs(own.bits, own.coded_share, bits, coded_share, kept_share, second_read)
-        for count, coded, share, again in knobs.settings(pareto):
+        for one in settings_of(Setting(own.bits, own.coded_share), asked_for, pareto=pareto):
+            coded = one.coded_share
             if coded not in encoded:
-                encoded[coded] = BinaryTokenStore(source, f"sqlite:///{folder}/whole-{coded}.db", coded_share=coded)
-                encoded[coded].write_documents(documents)
-            url = f"sqlite:///{folder}/{count}-{coded}.db"
-            store = BinaryTokenStore(source, url, bits=count, coded_share=coded, progress_bar=False)
-            store.copy_from(encoded[coded])
-            reader = BTRReader(
-                source, token_store=store, kept_share=share, second_model=taught if again else None, second_read=again,
-                **ANSWERS,
-            )  # fmt: skip
-            label = f"{count} bits for {coded:.0%}, {share:.0%} of the windows, {again} documents again"
-            figures = {name: score(reader, task, f"{label}, {name}") for name, task in tasks.items()}
-            ours_ms = milliseconds(reader, tasks["open"][:TIMED])
-            rows.append(
-                {
-                    "bits": count,
-                    "coded_share": coded,
-                    "kept_share": share,
-                    "second_read": again,
-                    "bytes_a_token": store.report().bytes_per_token,
-                }
-                | {f"{name}_{figure}": value for name, one in figures.items() for figure, value in one.items()}
-                | {f"{name}_of_teacher": figures[name]["f1"] / max(base[name]["f1"], 1e-9) for name in tasks}
-                | {"ms": ours_ms, "times_faster": ordinary_ms / ours_ms}
-            )
-            store.close()
-        for store in encoded.values():
-            store.close()
+                whole = BinaryTokenStore(source, f"sqlite:///{folder}/{coded}.db", coded_share=coded)
+                encoded[coded] = open_stores.enter_context(whole)
+                whole.write_documents(documents)
+            url = f"sqlite:///{folder}/{one.bits}-{coded}.db"
+            with BinaryTokenStore(source, url, bits=one.bits, coded_share=coded, progress_bar=False) as store:
+                store.copy_from(encoded[coded])
+                reader = BTRReader(
+                    source, token_store=store, kept_share=one.kept_share, second_read=one.second_read,
+                    second_model=taught if one.second_read else None,
+                    model_kwargs=None if one.dtype == FLOAT else {"dtype": one.dtype}, **ANSWERS,
+                )  # fmt: skip
+                figures = {name: score(reader, task, f"{one}, {name}") for name, task in tasks.items()}
+                ours_ms = milliseconds(reader, tasks["open"][:TIMED])
+                rows.append(
+                    asdict(one)
+                    | {"bytes_a_token": store.report().bytes_per_token}
+                    | {f"{name}_{figure}": value for name, found in figures.items() for figure, value in found.items()}
+                    | {f"{name}_of_teacher": figures[name]["f1"] / max(base[name]["f1"], 1e-9) for name in tasks}
+                    | {"ms": ours_ms, "times_faster": ordinary_ms / ours_ms}
+                )
     Console().print(as_table(rows, base))
     results = {"data": data.name, "questions": len(asked), "seed": seed, "top_k": top_k, "model": Path(source).name}
     results |= {"machine": machine(), "teacher": base, "ordinary_ms": ordinary_ms, "rows": rows}
@@ -124,41 +129,54 @@ def benchmark(
 
 
 @dataclass(frozen=True)
-class Knobs:
+class Setting:
+    """
+    What is measured.
+
+    :param bits: kept a token.
+    :param coded_share: share of the tokens that keep them.
+    :param kept_share: share of the windows that are read to the end.
+    :param second_read: documents that the teacher reads again.
+    :param dtype: in which the reader computes; the ordinary one computes in float32.
+    """
+
+    bits: int
+    coded_share: float
+    kept_share: float = 1.0
+    second_read: int = 0
+    dtype: str = FLOAT
+
+    def __str__(self) -> str:
+        """Say it in few words."""
+        return (
+            f"{self.bits} bits for {self.coded_share:.0%}, {self.kept_share:.0%} of the windows, "
+            f"{self.second_read} documents again, {self.dtype}"
+        )
+
+
+def settings_of(own: Setting, asked_for: dict[str, list[Any] | None], *, pareto: bool) -> list[Setting]:
     """
     Settings to be measured.
 
-    :param most: bits of the model.
-    :param own_share: its own share of the tokens that keep bits.
-    :param bits: asked for; None for those of a default, here as below.
-    :param coded_share: shares of the tokens that keep bits.
-    :param kept_share: shares of the windows that are read to the end.
-    :param second_read: documents read again.
+    :param own: the model's own.
+    :param asked_for: values by the names of `Setting`; None where none are.
+    :param pareto: bits and shares of coded tokens each with each, then the other knobs one after another; what is not
+        asked for takes several values. Otherwise each with each, and what is not asked for is as it is by default.
     """
-
-    most: int
-    own_share: float
-    bits: list[int] | None
-    coded_share: list[float] | None
-    kept_share: list[float] | None
-    second_read: list[int] | None
-
-    def settings(self, pareto: bool) -> list[tuple[int, float, float, int]]:
-        """
-        Bits, share of the tokens that keep them, share of the windows and documents read again of each setting.
-
-        :param pareto: several of what is not asked for, one after another, and not as it is by default alone.
-        """
-        if not pareto:
-            asked = (self.bits, self.coded_share, self.kept_share, self.second_read)
-            default: tuple[Any, ...] = (self.most, self.own_share, 1.0, 0)
-            return list(itertools.product(*(one or [usual] for one, usual in zip(asked, default, strict=True))))
-        bits = self.bits or [self.most, self.most // 2]
-        base = (max(bits), self.own_share)
-        stored = dict.fromkeys([base, *itertools.product(bits, self.coded_share or CODED)])
-        pruned = [(*base, share, 0) for share in self.kept_share or PRUNED]
-        again = [(*base, 1.0, count) for count in self.second_read or AGAIN]
-        return [*((*one, 1.0, 0) for one in stored), *pruned, *again]
+    given = {name: values for name, values in asked_for.items() if values}
+    if not pareto:
+        each = {name: [value] for name, value in asdict(own).items()} | given
+        return [Setting(*one) for one in itertools.product(*each.values())]
+    usual: dict[str, list[Any]] = {"bits": [own.bits, own.bits // 2], **PARETO}
+    if fast_bf16():
+        usual["dtype"] = ["bfloat16"]
+    values = usual | given
+    base = replace(own, bits=max(values["bits"]))
+    stored = [replace(own, bits=bits, coded_share=share) for bits in values["bits"] for share in values["coded_share"]]
+    others = [
+        replace(base, **{name: one}) for name in values if name not in ("bits", "coded_share") for one in values[name]
+    ]
+    return list(dict.fromkeys([base, *stored, *others]))
 
 
 def score(reader: BTRReader, task: Task, label: str) -> dict[str, float]:
@@ -203,6 +221,7 @@ def as_table(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) -> T
     for row in rows:
         table.add_row(
             str(row["bits"]), f"{row['coded_share']:.0%}", f"{row['kept_share']:.0%}", str(row["second_read"]),
+            row["dtype"],
             f"{row['bytes_a_token']:.1f}", f"{row['gold_f1']:.1f}",
             f"{row['gold_of_teacher']:.1%}", f"{row['open_f1']:.1f}", f"{row['open_of_teacher']:.1%}",
             f"{row['ms']:.0f}", f"{row['times_faster']:.1f}x",
@@ -226,7 +245,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure, (storage, speed) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
     base = rows[0]
-    stored = [row for row in rows if row["kept_share"] == 1 and not row["second_read"]]
+    stored = [row for row in rows if all(row[knob] == base[knob] for knob in KNOBS[2:])]
     for count, marker in zip(sorted({row["bits"] for row in stored}, reverse=True), "osD^v<>", strict=False):
         ours = sorted((row for row in stored if row["bits"] == count), key=lambda row: row["bytes_a_token"])
         for task, style in (("gold", "-"), ("open", "--")):
@@ -236,15 +255,17 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             place = (row["bytes_a_token"], 100 * row["gold_of_teacher"])
             storage.annotate(f"{row['coded_share']:.0%}", place, (5, 4), textcoords="offset points")
     storage.set(xlabel="bytes a token, everything counted", ylabel="F1 kept (%)")
-    same = [row for row in rows if (row["bits"], row["coded_share"]) == (base["bits"], base["coded_share"])]
-    for name, knob, label in (("kept_share", "second_read", "windows pruned"), ("second_read", "kept_share", "again")):
-        ours = sorted((row for row in same if row[knob] == base[knob]), key=lambda row: row["times_faster"])
+    for name, label in (("kept_share", "windows pruned"), ("second_read", "read again"), ("dtype", "computes in")):
+        ours = [row for row in rows if all(row[knob] == base[knob] for knob in KNOBS if knob != name)]
+        ours.sort(key=lambda row: float(row["times_faster"]))
+        if len(ours) < 2 and name != "kept_share":
+            continue
         faster = [row["times_faster"] for row in ours]
         for task, style in (("gold", "-"), ("open", "--")):
             kept = [100 * row[f"{task}_of_teacher"] for row in ours]
             speed.plot(faster, kept, style + "o", label=f"{label}, {task}")
         for row in ours:
-            note = f"{row[name]} again" if name == "second_read" else f"{row[name]:.0%}"
+            note = f"{row[name]:.0%}" if name == "kept_share" else str(row[name])
             place = (row["times_faster"], 100 * row["open_of_teacher"])
             speed.annotate(note, place, (5, 4), textcoords="offset points")
     speed.set(xlabel="times faster than the ordinary reader")

@@ -359,7 +359,7 @@ class TestEvaluate:
         assert "--second-read is 1, but there is no --teacher" in refused(*given)
 
 
-KNOBS = ("bits", "coded_share", "kept_share", "second_read")
+KNOBS = ("bits", "coded_share", "kept_share", "second_read", "dtype")
 
 
 class TestBenchmark:
@@ -367,15 +367,17 @@ class TestBenchmark:
         figures, picture = tmp_path / "figures.json", tmp_path / "pareto.png"
         status, output, errors = btr(
             "benchmark", squad_file, "--model", split_reader(k=1, bits=24), "--teacher", plain_reader("bert"),
-            "--pareto", "--bits", 24, "--bits", 8, "--top-k", 2, "--output", figures, "--plot", picture,
+            "--pareto", "--bits", 24, "--bits", 8, "--dtype", "bfloat16", "--top-k", 2, "--output", figures,
+            "--plot", picture,
         )  # fmt: skip
         assert status == 0, errors
         assert "bytes a token" in output
         told = json.loads(figures.read_text())
         assert [tuple(row[knob] for knob in KNOBS) for row in told["rows"]] == [
-            *((bits, share, 1.0, 0) for bits in (24, 8) for share in (1.0, 0.67, 0.5)),
-            *((24, 1.0, share, 0) for share in (0.5, 0.3)),
-            *((24, 1.0, 1.0, again) for again in (1, 2, 3)),
+            *((bits, share, 1.0, 0, "float32") for bits in (24, 8) for share in (1.0, 0.67, 0.5)),
+            *((24, 1.0, share, 0, "float32") for share in (0.5, 0.3)),
+            *((24, 1.0, 1.0, again, "float32") for again in (1, 2, 3)),
+            (24, 1.0, 1.0, 0, "bfloat16"),
         ]
         assert {row["gold_of_teacher"] for row in told["rows"] if row["second_read"]} == {1.0}
         sizes = {(row["bits"], row["coded_share"]): row["bytes_a_token"] for row in told["rows"]}
@@ -394,6 +396,7 @@ class TestBenchmark:
         assert "no such folder" in refused("benchmark", squad_file, *teacher, "--plot", tmp_path / "none" / "a.png")
         given = (*teacher, "--model", split_reader(k=1, bits=24))
         assert "bits is 25; expected 0 to 24" in refused("benchmark", squad_file, *given, "--bits", 25)
+        assert "dtype is int4; expected one of" in refused("benchmark", squad_file, *given, "--dtype", "int4")
 
 
 class TestTrain:
