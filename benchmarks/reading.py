@@ -42,8 +42,7 @@ STAGES = (
     ("store and unpacking", ReadThrough, "fetch"),
     ("question", SplitReader, "_question"),
     ("decode", SplitReader, "_decode"),
-    ("upper layers", BTRForQuestionAnswering, "first_upper"),
-    ("upper layers", BTRForQuestionAnswering, "last_upper"),
+    ("upper layers", BTRForQuestionAnswering, "upper"),
 )
 
 

@@ -10,6 +10,7 @@ coded, `restore` turns it back (paper, section 3.1: binarisation between the two
 """
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from transformers.masking_utils import create_bidirectional_mask
 from btr_haystack.errors import ModelError
 
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
+BIAS_STEP = 128  # tokens by which a kept position bias grows
+_BIASES: WeakKeyDictionary[nn.Module, tuple[Any, Tensor]] = WeakKeyDictionary()
 SUPPORTED = (*BERT_LIKE, "distilbert", "mpnet", "t5")
 
 
@@ -239,11 +242,9 @@ class T5Family(Family):
 
     def run(self, states: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
         """Layers first to last - 1, see `Family.run`."""
-        attention = self._attention_mask(states, mask)
         bias = self._bias(states.shape[1], states.device)
-        if attention is not None:
-            allowed = attention if attention.dtype == torch.bool else attention >= 0
-            bias = bias.masked_fill(~allowed, torch.finfo(bias.dtype).min)
+        if mask is not None:
+            bias = bias.masked_fill(mask[:, None, None] == 0, torch.finfo(bias.dtype).min)
         return self._run(states, bias, first, last)
 
     def run_merged(self, states: Tensor, places: Tensor, sizes: Tensor, first: int, last: int) -> Tensor:
@@ -260,8 +261,20 @@ class T5Family(Family):
         return self._run(states, bias + log_sizes(sizes, bias.dtype), first, last)
 
     def _bias(self, length: int, device: torch.device) -> Tensor:
-        bias: Tensor = self.layers[0].layer[0].SelfAttention.compute_bias(length, length, device=device)
-        return bias
+        """(1, heads, length, length) position bias: part of a longer one, kept until its weights change."""
+        attention = self.layers[0].layer[0].SelfAttention
+        weight = attention.relative_attention_bias.weight
+        if weight.requires_grad and torch.is_grad_enabled():
+            fresh: Tensor = attention.compute_bias(length, length, device=device)
+            return fresh
+        state = (weight.data_ptr(), weight.dtype, weight._version)
+        known, bias = _BIASES.get(attention, (None, None))
+        if known != state or bias is None or bias.shape[-1] < length:
+            with torch.inference_mode(False), torch.no_grad():
+                whole = -(-length // BIAS_STEP) * BIAS_STEP
+                bias = attention.compute_bias(whole, whole, device=device)
+            _BIASES[attention] = (state, bias)
+        return bias[:, :, :length, :length]
 
     def _run(self, states: Tensor, bias: Tensor, first: int, last: int) -> Tensor:
         for layer in self.layers[first:last]:

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from btr_haystack.errors import ModelError
 from btr_haystack.generative import BTRForConditionalGeneration, View, views_of
 from btr_haystack.passage import Passage
-from btr_haystack.reader import DECODED_TOKENS, SplitReader
+from btr_haystack.reader import SplitReader
 from btr_haystack.windows import tokenise
 
 MOST_MERGED = 0.5
@@ -104,7 +104,7 @@ class GenerativeReader(SplitReader):
                 if compression.inside:
                     states, sizes = self.model.upper_merged(joint, mask, asked.ids.shape[1], compression.inside)
                 else:
-                    states = self.model.last_upper(self.model.first_upper(joint, mask), mask)
+                    states = self.model.upper(joint, mask)
                     sizes = torch.ones(states.shape[:2], device=states.device) if mask is None else mask.float()
                 _place(parts, batch, states, sizes)
             return _concatenated(parts)
@@ -161,7 +161,7 @@ class GenerativeReader(SplitReader):
         if answers > 1 and not settings.get("do_sample", config.get("do_sample")):
             beams = settings["num_beams"] = max(answers, beams)
         settings["num_return_sequences"] = answers
-        room = DECODED_TOKENS * self._token_budget() // (tokens * max(beams, answers))
+        room = self._decoded_tokens() // (tokens * max(beams, answers))
         together = max(1, min(room, MOST_QUESTIONS))
         found: list[list[Written]] = []
         with torch.inference_mode():

@@ -234,9 +234,19 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         marked: Tensor = self.word_match(states, ids if mask is None else ids.masked_fill(mask == 0, -1), question)
         return marked
 
+    def upper(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        """
+        The layers above k over joint rows [question; passage], and the encoder's closing norm.
+
+        :param states: (rows, tokens, d).
+        :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
+        :returns: (rows, tokens, d).
+        """
+        return self.family.close(self.family.run(states, mask, self.config.k, len(self.family.layers)))
+
     def first_upper(self, states: Tensor, mask: Tensor | None) -> Tensor:
         """
-        Layer k + 1 alone, over joint rows [question; passage]; `last_upper` goes on from it.
+        Layer k + 1 of `upper` alone; `last_upper` goes on from it.
 
         :param states: (rows, tokens, d).
         :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
@@ -256,7 +266,7 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         return self.family.close(states)
 
     def span_logits(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """(rows, tokens, d) of `last_upper` -> start and end logits, each (rows, tokens)."""
+        """(rows, tokens, d) of `upper` -> start and end logits, each (rows, tokens)."""
         start, end = self.qa_outputs(states).unbind(-1)
         return start, end
 

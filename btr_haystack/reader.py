@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -32,8 +33,8 @@ from btr_haystack.rows import Codes, Rows, codes_of, concatenate, in_batches, in
 from btr_haystack.spans import best_spans
 from btr_haystack.windows import frame_of, passage_room, question_part, tokenise, window_starts
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
-DECODED_TOKENS = 8  # times as many have their states decoded at a time
+BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}  # on a CPU, more fall out of its cache
+DECODED_TOKENS = {"cpu": 32_768, "cuda": 524_288}  # whose states are decoded at a time
 
 logger = logging.getLogger(__name__)
 
@@ -235,9 +236,10 @@ class SplitReader:
         window, closing = self._window(), list(self.frame.closing)
         made = []
         for ids in tokenise(self.tokenizer, list(texts)):
-            parts = [(a, ids[a : a + window] + closing) for a in window_starts(len(ids), window, self.stride)]
-            windows = np.array([(a, len(part)) for a, part in parts], dtype=np.int32).reshape(-1, 2)
-            made.append(Tokens(np.array([token for _, part in parts for token in part], dtype=np.int32), windows))
+            starts = window_starts(len(ids), window, self.stride)
+            parts = [ids[a : a + window] + closing for a in starts]
+            windows = np.array([(a, len(part)) for a, part in zip(starts, parts, strict=True)], dtype=np.int32)
+            made.append(Tokens(np.array(list(chain(*parts)), dtype=np.int32), windows.reshape(-1, 2)))
         return made
 
     def code(self, documents: Sequence[Tokens], *, max_rows: int | None = None) -> list[Passage]:
@@ -335,13 +337,14 @@ class SplitReader:
 
         def logits(asked: _Question) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
             question = asked.ids.shape[1]
-            batches: Iterator[_Batch] = (
-                (batch, self.model.first_upper(joint, mask), mask) for batch, joint, mask in joined(asked)
-            )
             if kept_share < 1:
-                batches = self._pruned(batches, rows.length, added, question, kept_share, max_rows)
-            for batch, states, mask in batches:
-                yield batch, *self.model.span_logits(self.model.last_upper(states, mask)[:, question:])
+                looked = ((batch, self.model.first_upper(joint, mask), mask) for batch, joint, mask in joined(asked))
+                kept = self._pruned(looked, rows.length, added, question, kept_share, max_rows)
+                read = ((batch, self.model.last_upper(states, mask)) for batch, states, mask in kept)
+            else:
+                read = ((batch, self.model.upper(joint, mask)) for batch, joint, mask in joined(asked))
+            for batch, states in read:
+                yield batch, *self.model.span_logits(states[:, question:])
 
         with torch.inference_mode():
             return [
@@ -434,7 +437,7 @@ class SplitReader:
     ) -> tuple[Rows, Callable[[_Question], Iterator[_Batch]]]:
         """Windows, and what gives for a question's states the rows [question; window] in batches."""
         rows, codes = rows_of(passages), codes_of(passages)
-        groups = list(in_groups(rows.length, DECODED_TOKENS * self._token_budget()))
+        groups = list(in_groups(rows.length, self._decoded_tokens()))
 
         @lru_cache(maxsize=1)  # passages of usual number and size are one group: decoded once for all questions
         def decoded(first: int, last: int) -> Tensor:
@@ -559,6 +562,10 @@ class SplitReader:
     def _token_budget(self) -> int:
         """Most tokens that are run at a time."""
         return BATCH_TOKENS.get(self.model.device.type, BATCH_TOKENS["cuda"])
+
+    def _decoded_tokens(self) -> int:
+        """Most tokens whose states are held decoded at a time."""
+        return DECODED_TOKENS.get(self.model.device.type, DECODED_TOKENS["cuda"])
 
 
 def _added(passage_scores: np.ndarray | None, rows: Rows) -> np.ndarray:

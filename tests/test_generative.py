@@ -91,7 +91,7 @@ def test_split_writing_is_the_same_model_run_layer_by_layer(reader, passages):
             below = model.lower(ids, None, passage=True)
             decoded, _ = model.recode(below[0], ids[0])
             rows = torch.cat([asked, decoded[None]], 1)
-            states.append(model.last_upper(model.first_upper(rows, None), None)[0])
+            states.append(model.upper(rows, None)[0])
         out = model.encoder.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=torch.cat(states)[None]), max_new_tokens=32
         )
@@ -164,7 +164,9 @@ def test_merging_nothing_is_the_upper_layers(reader, passages):
     joint, mask = next((joint, mask) for _, joint, mask in joined(asked) if mask is not None)
     with torch.inference_mode():
         merged, sizes = reader.model.upper_merged(joint, mask, asked.ids.shape[1], 0.0)
-        plain = reader.model.last_upper(reader.model.first_upper(joint, mask), mask)
+        plain = reader.model.upper(joint, mask)
+        in_two = reader.model.last_upper(reader.model.first_upper(joint, mask), mask)
+        assert torch.allclose(in_two, plain, atol=1e-5)
         assert torch.equal(sizes, mask.float())
         torch.testing.assert_close(merged[mask.bool()], plain[mask.bool()], atol=1e-4, rtol=1e-4)
         fewer, sizes = reader.model.upper_merged(joint, mask, asked.ids.shape[1], 0.3)

@@ -311,13 +311,13 @@ def test_a_saved_model_does_not_tell_where_its_base_lay(split_reader):
 def test_rows_of_like_length_are_read_together(split_reader, monkeypatch):
     reader = SplitReader.from_pretrained(split_reader("t5", k=1))
     passages = reader.encode([" ".join([passage(0)] * times) for times in (1, 9, 2, 1, 8, 3, 1, 2, 9, 1)])
-    seen, first_upper = [], reader.model.first_upper
+    seen, upper = [], reader.model.upper
 
     def watched(states, mask):
         seen.append((states.shape[:2], int(mask.sum()) if mask is not None else states.shape[:2].numel()))
-        return first_upper(states, mask)
+        return upper(states, mask)
 
-    monkeypatch.setattr(reader.model, "first_upper", watched)
+    monkeypatch.setattr(reader.model, "upper", watched)
     reader.read(["Who?"], passages)
     assert sum(shape[0] for shape, _ in seen) == sum(len(one.windows) for one in passages)
     assert all(tokens >= 0.9 * shape.numel() for shape, tokens in seen)
