@@ -17,6 +17,7 @@ from torch import Tensor
 from btr_haystack.passage import Passage
 
 PADDING = 0.1  # most of a batch that may be padding
+CPU_TOKENS = 4096  # trained on at a time: more fall out of a CPU's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,8 @@ def by_length(lengths: Tensor, run: Callable[[Tensor], Sequence[Tensor]]) -> lis
         (those rows, tokens, ...).
     :returns: what `run` gives, all rows in order: (rows, longest, ...), zero behind a batch's longest row.
     """
-    parts = [
-        torch.from_numpy(rows).to(lengths.device) for rows in in_batches(lengths.cpu().numpy(), sys.maxsize, most=None)
-    ]
+    budget = CPU_TOKENS if lengths.device.type == "cpu" else sys.maxsize
+    parts = [torch.from_numpy(rows).to(lengths.device) for rows in in_batches(lengths.cpu().numpy(), budget, most=None)]
     place = torch.cat(parts).argsort()
     width = int(lengths.max())
     padded = ([F.pad(one, (0, 0) * (one.ndim - 2) + (0, width - one.shape[1])) for one in run(part)] for part in parts)
