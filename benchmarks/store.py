@@ -87,7 +87,7 @@ def key(number: int) -> bytes:
 
 def store_figures(path: Path, count: int, kinds: list[Passage], draws: int) -> dict[str, Any]:
     """Make a store and measure it."""
-    records = [pack(passage, implied=True) for passage in kinds]
+    records = [pack(passage, keep_ids=False) for passage in kinds]
     mark, url = Fingerprint("0f" * 16, {"model": "synthetic", "width": 512}), f"sqlite:///{path}"
 
     def items() -> Iterator[tuple[bytes, bytes]]:

@@ -11,7 +11,6 @@ import platform
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from rich.console import Console
 from rich.table import Table
+from transformers import AutoConfig
 
 from btr_cli import evaluate
 from btr_cli.demo import ordinary_reader
@@ -29,7 +29,6 @@ from btr_cli.evaluate import Asked, drawn
 from btr_cli.pipelines import checked_source, filled
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
-from btr_haystack.reader import SplitReader
 from btr_haystack.squad import read_squad
 from btr_haystack.training.stages import fast_bf16
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
@@ -92,19 +91,18 @@ def benchmark(
     asked_for = {
         "bits": bits, "coded_share": coded_share, "kept_share": kept_share, "second_read": second_read, "dtype": dtype,
     }  # fmt: skip
-    own = SplitReader.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source)
+    own = Setting(getattr(config, "bits", None) or 0, getattr(config, "coded_share", 1.0))
     rows = []
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as open_stores:
-        encoded: dict[float, BinaryTokenStore] = {}
-        for one in settings_of(Setting(own.bits, own.coded_share), asked_for, pareto=pareto):
+    with tempfile.TemporaryDirectory() as folder:
+        for one in settings_of(own, asked_for, pareto=pareto):
             coded = one.coded_share
-            if coded not in encoded:
-                whole = BinaryTokenStore(source, f"sqlite:///{folder}/{coded}.db", coded_share=coded)
-                encoded[coded] = open_stores.enter_context(whole)
-                whole.write_documents(documents)
+            with BinaryTokenStore(source, f"sqlite:///{folder}/{coded}.db", coded_share=coded) as whole:
+                if whole.count_documents() < len(documents):
+                    whole.write_documents(documents)
             url = f"sqlite:///{folder}/{one.bits}-{coded}.db"
-            with BinaryTokenStore(source, url, bits=one.bits, coded_share=coded, progress_bar=False) as store:
-                store.copy_from(encoded[coded])
+            with BinaryTokenStore(source, url, bits=one.bits, coded_share=coded, progress_bar=False) as store, whole:
+                store.copy_from(whole)
                 reader = BTRReader(
                     source, token_store=store, kept_share=one.kept_share, second_read=one.second_read,
                     second_model=taught if one.second_read else None,
@@ -171,7 +169,7 @@ def settings_of(own: Setting, asked_for: dict[str, list[Any] | None], *, pareto:
     if fast_bf16():
         usual["dtype"] = ["bfloat16"]
     values = usual | given
-    base = replace(own, bits=max(values["bits"]))
+    base = replace(own, bits=max(values["bits"]), coded_share=given.get("coded_share", [own.coded_share])[0])
     stored = [replace(own, bits=bits, coded_share=share) for bits in values["bits"] for share in values["coded_share"]]
     others = [
         replace(base, **{name: one}) for name in values if name not in ("bits", "coded_share") for one in values[name]
@@ -209,6 +207,7 @@ def as_table(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) -> T
         "coded",
         "windows",
         "again",
+        "computes in",
         "bytes a token",
         "gold F1",
         "kept",
@@ -233,6 +232,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """
     Accuracy kept against bytes a token, of the settings of the store, and against speed, of those of the reader.
 
+    A setting stands in it that differs from the first one in what is stored, or in one thing of the reader's.
+
     :raises ImportError: without matplotlib.
     """
     try:
@@ -246,7 +247,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure, (storage, speed) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
     base = rows[0]
     stored = [row for row in rows if all(row[knob] == base[knob] for knob in KNOBS[2:])]
-    for count, marker in zip(sorted({row["bits"] for row in stored}, reverse=True), "osD^v<>", strict=False):
+    for count, marker in zip(
+        sorted({row["bits"] for row in stored}, reverse=True), itertools.cycle("osD^v"), strict=False
+    ):
         ours = sorted((row for row in stored if row["bits"] == count), key=lambda row: row["bytes_a_token"])
         for task, style in (("gold", "-"), ("open", "--")):
             kept = [100 * row[f"{task}_of_teacher"] for row in ours]

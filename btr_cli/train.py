@@ -24,7 +24,9 @@ def train(
     k: Annotated[int, typer.Option(help="Lower layers, which see a passage alone.")] = 6,
     bits: Annotated[int, typer.Option(help="Bits a token (stage 3).")] = 128,
     nested: Annotated[list[int] | None, typer.Option(help="Bits that codes may be cut to; may be given again.")] = None,
-    coded_share: Annotated[float, typer.Option(help="Share of the tokens that keep bits.")] = 1.0,
+    coded_share: Annotated[
+        float | None, typer.Option(help="Share of the tokens that keep bits (stage 3); default: the base's.")
+    ] = None,
     nested_share: Annotated[
         list[float] | None, typer.Option(help="Further such share that stores can have; may be given again.")
     ] = None,

@@ -33,8 +33,13 @@ def digest_of_weights(weights: dict[str, Tensor], config: BTRConfig, tokenizer: 
     digest = hashlib.blake2b(digest_size=16)
     name_of_layer = "block" if config.encoder.model_type == "t5" else "layer"  # T5's "layer" is a part of a block
     upper = tuple(f".{name_of_layer}.{i}." for i in range(config.k, config.encoder.num_hidden_layers))
+    chooses = (
+        f"encoder.encoder.block.{config.k}.layer.0.layer_norm.weight"  # T5: which tokens keep bits, see `importance`
+    )
     for name in sorted(weights.keys() - {"encoder.encoder.embed_tokens.weight"}):  # T5 ties it to encoder.shared
-        below = name.startswith(("encoder.", "binariser.")) and not any(part in name for part in upper)
+        below = name.startswith(("encoder.", "binariser.")) and (
+            name == chooses or not any(part in name for part in upper)
+        )
         if below and not name.startswith(WRITING) and "final_layer_norm" not in name and "pooler" not in name:
             tensor = weights[name].detach().float().cpu().contiguous()  # whatever dtype it was loaded in
             digest.update(f"{name} {tuple(tensor.shape)}".encode())

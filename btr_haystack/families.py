@@ -22,7 +22,7 @@ from btr_haystack.errors import ModelError
 
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 BIAS_STEP = 128  # tokens by which a kept position bias grows
-_BIASES: WeakKeyDictionary[nn.Module, tuple[Any, Tensor]] = WeakKeyDictionary()
+_BIASES: WeakKeyDictionary[nn.Module, tuple[Tensor, Tensor]] = WeakKeyDictionary()  # the weights, and what they gave
 SUPPORTED = (*BERT_LIKE, "distilbert", "mpnet", "t5")
 
 
@@ -261,19 +261,23 @@ class T5Family(Family):
         return self._run(states, bias + log_sizes(sizes, bias.dtype), first, last)
 
     def _bias(self, length: int, device: torch.device) -> Tensor:
-        """(1, heads, length, length) position bias: part of a longer one, kept until its weights change."""
+        """(1, heads, length, length) position bias; on a CPU, part of a longer one that is kept."""
         attention = self.layers[0].layer[0].SelfAttention
         weight = attention.relative_attention_bias.weight
-        if weight.requires_grad and torch.is_grad_enabled():
-            fresh: Tensor = attention.compute_bias(length, length, device=device)
-            return fresh
-        state = (weight.data_ptr(), weight.dtype, weight._version)
-        known, bias = _BIASES.get(attention, (None, None))
-        if known != state or bias is None or bias.shape[-1] < length:
+        if device.type != "cpu" or (weight.requires_grad and torch.is_grad_enabled()):
+            bias: Tensor = attention.compute_bias(length, length, device=device)
+            return bias
+        made_of, bias = _BIASES.get(attention, (None, weight))
+        if (
+            made_of is None
+            or made_of.dtype != weight.dtype
+            or not torch.equal(made_of, weight)
+            or len(bias[0, 0]) < length
+        ):
             with torch.inference_mode(False), torch.no_grad():
                 whole = -(-length // BIAS_STEP) * BIAS_STEP
                 bias = attention.compute_bias(whole, whole, device=device)
-            _BIASES[attention] = (state, bias)
+                _BIASES[attention] = (weight.detach().clone(), bias)
         return bias[:, :, :length, :length]
 
     def _run(self, states: Tensor, bias: Tensor, first: int, last: int) -> Tensor:

@@ -27,7 +27,7 @@ class Fingerprint:
     """
 
     digest: str
-    description: Mapping[str, str | int] = field(compare=False)
+    description: Mapping[str, str | int | float] = field(compare=False)
 
     def __post_init__(self) -> None:
         """Refuses a digest that no model gives."""

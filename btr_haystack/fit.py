@@ -69,4 +69,4 @@ def fit_codes(
     sample, sample_ids = torch.cat(coded), torch.cat(ids)
     embeddings = F.embedding(sample_ids, model.family.embeddings).float()
     model.binariser.fit(sample, embeddings, model.family.importance().float())
-    return model.approximate(sample, sample_ids)[1].item()
+    return model.approximate(sample, sample_ids, coded_share=1.0)[1].item()

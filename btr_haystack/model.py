@@ -286,13 +286,13 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         states: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
         return states
 
-    def keeps_bits(self, untold: Tensor, ids: Tensor, inside: Tensor, share: float) -> Tensor:
+    def keeps_bits(self, prior_distance: Tensor, ids: Tensor, inside: Tensor, share: float) -> Tensor:
         """
         Which tokens keep their bits: in each row those of which the prior tells least, and no stop tokens.
 
         A code has as many bits for a state that the prior all but gives as for any other; there they are best saved.
 
-        :param untold: (n,) what the prior does not tell of each token, as `code` gives it.
+        :param prior_distance: (n,) what the prior does not tell of each token, as `code` gives it.
         :param ids: (n,) their token ids.
         :param inside: (rows, tokens) bool: where in their rows the n tokens stand.
         :param share: of a row's tokens, from 0 to 1.
@@ -301,7 +301,7 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         stop = torch.isin(ids, torch.tensor(self.config.stop_tokens, device=ids.device, dtype=ids.dtype))
         if share == 1:
             return ~stop
-        rows = untold.new_zeros(inside.shape).masked_scatter(inside, untold)
+        rows = prior_distance.new_zeros(inside.shape).masked_scatter(inside, prior_distance)
         return largest_share(rows, inside, share)[inside] & ~stop
 
     def code(self, states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -317,10 +317,10 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         binariser = self._binariser()
         coded = self.family.calibrate(states)
         prior = binariser.prior_of(F.embedding(ids, self.family.embeddings))
-        bits, untold = binariser.bits_of(coded, prior), self._distance(coded, prior)
+        bits, prior_distance = binariser.bits_of(coded, prior), self._distance(coded, prior)
         if self.config.scale != "stored" or not self.family.stores_scale:
-            return bits, untold, None
-        return bits, untold, (coded[:, -1] / SCALE_STEP + SCALE_ZERO).round().clamp(0, 255).to(torch.uint8)
+            return bits, prior_distance, None
+        return bits, prior_distance, (coded[:, -1] / SCALE_STEP + SCALE_ZERO).round().clamp(0, 255).to(torch.uint8)
 
     def _distance(self, coded: Tensor, prior: Tensor) -> Tensor:
         """(n,) distance of calibrated states from their priors, as the next layer weighs it."""

@@ -168,7 +168,7 @@ class SplitReader:
 
     def changed(self, **settings: float) -> Self:
         """
-        The same model, and its tables, with other windows or bits.
+        The same model, and its tables, with other windows or codes.
 
         :param settings: `max_seq_length`, `stride`, `bits` or `coded_share`.
         :returns: another reader, or this one where nothing differs.
@@ -190,7 +190,7 @@ class SplitReader:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What a store of this reader's passages is marked with; another model or other windows give another one."""
+        """What a store of this reader's passages is marked with; another model, windows or codes: another one."""
         config = self.model.config
         if self._digest is None:
             self._digest = digest_of_weights(self.model.state_dict(), config, self.tokenizer)
@@ -288,8 +288,8 @@ class SplitReader:
             ids, mask = (t.to(model.device) for t in padded([parts[i] for i in batch], pad))
             states = model.lower(ids, None if bool(mask.all()) else mask, passage=True)
             inside = mask.bool()
-            bits, untold, scale = model.code(states[inside], ids[inside])
-            keeps = model.keeps_bits(untold, ids[inside], inside, self.coded_share).cpu()
+            bits, prior_distance, scale = model.code(states[inside], ids[inside])
+            keeps = model.keeps_bits(prior_distance, ids[inside], inside, self.coded_share).cpu()
             packed = binarise.pack_bits(bits[:, : self.bits]).cpu()
             lengths = mask.sum(1).tolist()
             for i, code, keep in zip(batch, packed.split(lengths), keeps.split(lengths), strict=True):

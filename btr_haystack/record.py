@@ -24,8 +24,8 @@ VERSION = 1
 _MAGIC = b"BT"
 _HEADER = struct.Struct("<2sBBHHII")  # magic, version, flags, bytes of a code, windows, tokens, tokens with a code
 _CHECKSUM = struct.Struct("<I")
-_WIDE_IDS, _SCALES, _ONE_WINDOW, _IMPLIED = 1, 2, 4, 8
-_FLAGS = _WIDE_IDS | _SCALES | _ONE_WINDOW | _IMPLIED
+_WIDE_IDS, _SCALES, _ONE_WINDOW, _NO_IDS = 1, 2, 4, 8
+_FLAGS = _WIDE_IDS | _SCALES | _ONE_WINDOW | _NO_IDS
 _BELOW_WIDE = 1 << 16  # ids below this take 2 bytes
 _MAX_16_BITS = (1 << 16) - 1
 _RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32
@@ -38,7 +38,7 @@ class RecordParts(NamedTuple):
 
     header: int
     windows: int
-    ids: int  # or the 4 bytes by which implied ids are known
+    ids: int  # or the checksum of those left to the text
     mask: int
     codes: int
     scales: int
@@ -58,7 +58,7 @@ def passage_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def pack(passage: Passage, *, implied: bool = False) -> bytes:
+def pack(passage: Passage, *, keep_ids: bool = True) -> bytes:
     """
     Writes a passage as one record.
 
@@ -70,11 +70,12 @@ def pack(passage: Passage, *, implied: bool = False) -> bytes:
     ... )
     >>> len(pack(passage))  # header 16, ids 4 x 2, mask 1, codes 2 x 2, checksum 4
     33
-    >>> len(pack(passage, implied=True))  # 4 bytes in place of the ids
+    >>> len(pack(passage, keep_ids=False))  # 4 bytes in place of the ids
     29
 
     :param passage: shapes and dtypes as `Passage` states them.
-    :param implied: leave out token ids and windows: `unpack` has to be given them, as the text gives them.
+    :param keep_ids: whether token ids and windows are in it; `unpack` has to be given them otherwise, as the text gives
+        them.
     :returns: the record; equal passages give equal bytes.
     :raises RecordError: if the passage breaks what `Passage` states, or has more than 65,535 windows or codes of more
         than 65,535 bytes.
@@ -82,14 +83,14 @@ def pack(passage: Passage, *, implied: bool = False) -> bytes:
     _check(passage)
     ids, windows, scales = passage.ids, passage.windows, passage.scales
     coded, width = passage.codes.shape
-    wide = not implied and bool((ids >= _BELOW_WIDE).any())
-    one_window = not implied and len(windows) == 1 and windows[0, 0] == 0
-    flags = _WIDE_IDS * wide | _SCALES * (scales is not None) | _ONE_WINDOW * one_window | _IMPLIED * implied
-    if implied:
-        tokens = _CHECKSUM.pack(_known_by(ids, windows))
-    else:
+    wide = keep_ids and bool((ids >= _BELOW_WIDE).any())
+    one_window = keep_ids and len(windows) == 1 and windows[0, 0] == 0
+    flags = _WIDE_IDS * wide | _SCALES * (scales is not None) | _ONE_WINDOW * one_window | _NO_IDS * (not keep_ids)
+    if keep_ids:
         tokens = b"" if one_window else windows.astype(_ID32).tobytes()
         tokens += ids.astype(_ID32 if wide else _ID16).tobytes()
+    else:
+        tokens = _CHECKSUM.pack(_tokens_checksum(ids, windows))
     body = b"".join(
         (
             _HEADER.pack(_MAGIC, VERSION, flags, width, len(windows), len(ids), coded),
@@ -114,7 +115,7 @@ def unpack(data: bytes, tokens: Tokens | None = None) -> Passage:
     ... )
     >>> unpack(pack(passage)).codes.tolist()
     [[165, 15], [60, 240]]
-    >>> unpack(pack(passage, implied=True), Tokens(passage.ids, passage.windows)).codes.tolist()
+    >>> unpack(pack(passage, keep_ids=False), Tokens(passage.ids, passage.windows)).codes.tolist()
     [[165, 15], [60, 240]]
 
     :param data: what `pack` gave.
@@ -127,14 +128,14 @@ def unpack(data: bytes, tokens: Tokens | None = None) -> Passage:
     parts = check(data)
     _, _, flags, width, window_count, n, coded = _HEADER.unpack_from(data)
     at = parts.header
-    if flags & _IMPLIED:
-        ids, windows = _implied(data, tokens, n)
+    if flags & _NO_IDS:
+        ids, windows = _of_text(data, tokens, n)
     elif flags & _ONE_WINDOW:
         windows = np.array([[0, n]], _INT32)
     else:
         windows = np.frombuffer(data, _ID32, 2 * window_count, at).reshape(window_count, 2).astype(_INT32, copy=False)
     at += parts.windows
-    if not flags & _IMPLIED:
+    if not flags & _NO_IDS:
         ids = np.frombuffer(data, _ID32 if flags & _WIDE_IDS else _ID16, n, at).astype(_INT32, copy=False)
     at += parts.ids
     if parts.mask:
@@ -150,7 +151,7 @@ def unpack(data: bytes, tokens: Tokens | None = None) -> Passage:
     if parts.mask and (marked := np.count_nonzero(kept)) != coded:
         msg = f"The mask of the passage record marks {marked} tokens where its header has {coded}. {_ADVICE}"
         raise RecordError(msg)
-    if not flags & (_ONE_WINDOW | _IMPLIED):
+    if not flags & (_ONE_WINDOW | _NO_IDS):
         _check_windows(windows, n)
     if flags & _WIDE_IDS:
         _check_ids(ids)
@@ -174,14 +175,13 @@ def check(data: bytes) -> RecordParts:
     return parts
 
 
-def needs_text(data: bytes | None) -> bool:
+def leaves_ids(data: bytes) -> bool:
     """
-    Tell whether a passage can only be had with its text.
+    Tell whether a record leaves token ids and windows to the text.
 
-    :param data: a record that `check` has let through, or None where there is none.
-    :returns: False for a record with token ids.
+    :param data: a record that `check` has let through.
     """
-    return data is None or bool(_HEADER.unpack_from(data)[2] & _IMPLIED)
+    return bool(_HEADER.unpack_from(data)[2] & _NO_IDS)
 
 
 def token_counts(data: bytes) -> tuple[int, int]:
@@ -237,7 +237,7 @@ def part_bytes(data: bytes) -> RecordParts:
     >>> part_bytes(pack(passage))
     RecordParts(header=16, windows=0, ids=8, mask=1, codes=4, scales=0, checksum=4)
 
-    :param data: what `pack` gave. Its checksum is left to `unpack`.
+    :param data: what `pack` gave. Its checksum is left to `check`.
     :returns: the bytes of each part.
     :raises RecordError: if the header is damaged or of another version, or calls for another length.
     """
@@ -256,19 +256,19 @@ def part_bytes(data: bytes) -> RecordParts:
         )
         raise RecordError(msg)
     one_window = flags & _ONE_WINDOW
-    implied = flags & _IMPLIED
+    no_ids = flags & _NO_IDS
     if (
         flags & ~_FLAGS
         or coded > n
         or (one_window and (window_count != 1 or n == 0))
-        or (implied and flags & (_WIDE_IDS | _ONE_WINDOW))
+        or (no_ids and flags & (_WIDE_IDS | _ONE_WINDOW))
     ):
         msg = f"The header of the passage record contradicts itself: {data[: _HEADER.size].hex()}. {_ADVICE}"
         raise RecordError(msg)
     parts = RecordParts(
         header=_HEADER.size,
-        windows=0 if one_window or implied else 8 * window_count,
-        ids=_CHECKSUM.size if implied else (4 if flags & _WIDE_IDS else 2) * n,
+        windows=0 if one_window or no_ids else 8 * window_count,
+        ids=_CHECKSUM.size if no_ids else (4 if flags & _WIDE_IDS else 2) * n,
         mask=(n + 7) // 8 if 0 < coded < n else 0,
         codes=coded * width,
         scales=n if flags & _SCALES else 0,
@@ -285,17 +285,19 @@ def _signed(body: bytes) -> bytes:
     return body + _CHECKSUM.pack(zlib.crc32(body))
 
 
-def _known_by(ids: np.ndarray, windows: np.ndarray) -> int:
+def _tokens_checksum(ids: np.ndarray, windows: np.ndarray) -> int:
     """CRC-32 of token ids and windows, by which a record that leaves them out knows them again."""
     return zlib.crc32(windows.astype(_ID32).tobytes(), zlib.crc32(ids.astype(_ID32).tobytes()))
 
 
-def _implied(data: bytes, tokens: Tokens | None, n: int) -> tuple[np.ndarray, np.ndarray]:
+def _of_text(data: bytes, tokens: Tokens | None, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Token ids and windows that a record leaves out, if they are those that were encoded."""
     if tokens is None:
         msg = "The passage record leaves its token ids to the text; unpack it with those of the text, as a reader does."
         raise RecordError(msg)
-    if len(tokens.ids) != n or _CHECKSUM.unpack_from(data, _HEADER.size)[0] != _known_by(tokens.ids, tokens.windows):
+    if len(tokens.ids) != n or _CHECKSUM.unpack_from(data, _HEADER.size)[0] != _tokens_checksum(
+        tokens.ids, tokens.windows
+    ):
         msg = (
             f"The passage record is of {n} tokens that are not the {len(tokens.ids)} which its text gives: another "
             f"tokenizer, or another release of it, has made it. {_ADVICE}"

@@ -19,9 +19,9 @@ class StoreReport:
     The size of a store and of its parts, against float states of the same tokens.
 
     :param passages: records in the store.
-    :param tokens: token ids in them.
+    :param tokens: tokens of the passages.
     :param tokens_with_codes: tokens that have a code.
-    :param id_bytes: bytes of the token ids, or of what implied ones are known by.
+    :param id_bytes: bytes of the token ids, or of the checksums of those left to the text.
     :param mask_bytes: bytes that tell which tokens have a code.
     :param code_bytes: bytes of the codes.
     :param scale_bytes: bytes of the scales.

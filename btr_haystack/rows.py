@@ -17,7 +17,7 @@ from torch import Tensor
 from btr_haystack.passage import Passage
 
 PADDING = 0.1  # most of a batch that may be padding
-CPU_TOKENS = 4096  # trained on at a time: more fall out of a CPU's cache
+CPU_TOKENS = 4096  # that are run at a time in training: more fall out of a CPU's cache, backward passes like them long
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def by_length(lengths: Tensor, run: Callable[[Tensor], Sequence[Tensor]]) -> lis
 
     :param lengths: (rows,) tokens of each row.
     :param run: takes numbers of rows, of which it has to run as many tokens as the longest has; gives tensors
-        (those rows, tokens, ...).
+        (those rows, tokens, ...). On a CPU, `CPU_TOKENS` at a time.
     :returns: what `run` gives, all rows in order: (rows, longest, ...), zero behind a batch's longest row.
     """
     budget = CPU_TOKENS if lengths.device.type == "cpu" else sys.maxsize

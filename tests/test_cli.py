@@ -389,7 +389,10 @@ class TestBenchmark:
         given = ("--model", split_reader(k=1), "--teacher", plain_reader("bert"), "--sample", 1)
         status, output, errors = btr("benchmark", squad_file, *given)
         assert status == 0, errors
-        assert [line.split("│")[1:3] for line in output.splitlines() if line.startswith("│")] == [[" 16   ", " 100%  "]]
+        [heading] = [line.split("┃")[1:-1] for line in output.splitlines() if line.startswith("┃")][:1]
+        [row] = [line.split("│")[1:-1] for line in output.splitlines() if line.startswith("│")]
+        assert len(row) == len(heading)
+        assert [cell.strip() for cell in row[:5]] == ["16", "100%", "100%", "0", "float32"]
 
     def test_refusals(self, refused, squad_file, plain_reader, split_reader, tmp_path):
         teacher = ("--teacher", plain_reader("bert"))

@@ -385,6 +385,27 @@ class TestBTRReader:
         assert out == {"answers": expected, "cache": {"hits": 7, "misses": 1}}
         assert reader.run(QUERY, documents) == {"answers": expected, "cache": {"hits": 8, "misses": 0}}
 
+    @pytest.mark.parametrize("keep_ids", [False, True])
+    def test_a_sound_record_of_another_text(self, split_reader, documents, tmp_path, caplog, keep_ids):
+        """As another release of a tokenizer would leave it, or somebody who mixes up keys."""
+        store = BinaryTokenStore(
+            split_reader("bert"), f"sqlite:///{tmp_path}/s.db", keep_ids=keep_ids, progress_bar=False
+        )
+        reader = BTRReader(token_store=store, top_k=5)
+        store.write_documents(documents)
+        expected = reader.run(QUERY, documents)["answers"]
+        held = store.open(store.reader.fingerprint)
+        keys = [passage_key(document.content) for document in documents[:2]]
+        [first, second] = held.get_many(keys)
+        for mend in (lambda: reader.run(QUERY, documents)["cache"]["misses"], lambda: store.write_documents(documents)):
+            held.put_many([(keys[1], first)])
+            caplog.clear()
+            assert mend() == (0 if keep_ids else 1)
+            if not keep_ids:
+                assert "tokens that are not the" in caplog.text
+                assert held.get_many(keys) == [first, second]
+                assert reader.run(QUERY, documents)["answers"] == expected
+
     def test_indexing_again_repairs_as_well(self, store, documents):
         store.write_documents(documents)
         held = store.open(store.reader.fingerprint)

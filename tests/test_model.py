@@ -2,6 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
+import copy
 import json
 import math
 import shutil
@@ -170,9 +171,9 @@ def test_tokens_that_the_prior_tells_keep_no_bits(family, share, split_reader, l
         assert made.kept[first : first + length].sum() == math.ceil(length * share - 1e-4)
         ids = torch.from_numpy(made.ids[first : first + length]).long()
         states = reader.model.lower(ids[None], None, passage=True)[0]
-        untold, kept = reader.model.code(states, ids)[1], torch.from_numpy(made.kept[first : first + length])
+        prior_distance, kept = reader.model.code(states, ids)[1], torch.from_numpy(made.kept[first : first + length])
         if 0 < kept.sum() < length:
-            assert untold[kept].min() >= untold[~kept].max() - 1e-5
+            assert prior_distance[kept].min() >= prior_distance[~kept].max() - 1e-5
         expected, _ = reader.model.recode(states, ids, coded_share=share)
         assert torch.allclose(reader._decode(codes_of([made]), first, first + length), expected, atol=1e-4)
         first += length
@@ -188,6 +189,53 @@ def test_a_models_own_share_of_coded_tokens(split_reader):
     for share in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match=rf"coded_share is {share}; expected a share of the tokens from 0 to 1"):
             reader.changed(coded_share=share)
+
+
+@torch.no_grad()
+def test_the_kept_position_bias_is_that_of_the_weights(plain_reader):
+    """T5's, whatever was asked for before, in whatever mode, and after its weights changed by whatever way."""
+    model = BTRForQuestionAnswering.from_reader(plain_reader("t5"), k=1).eval()
+
+    def check_bias(model, length):
+        attention = model.family.layers[0].layer[0].SelfAttention
+        bias = model.family._bias(length, torch.device("cpu"))
+        assert torch.equal(bias, attention.compute_bias(length, length))
+        assert bias.dtype == attention.relative_attention_bias.weight.dtype
+        return attention.relative_attention_bias.weight
+
+    with torch.inference_mode():
+        check_bias(model, 5)
+    weight = check_bias(model, 300)
+    check_bias(model, 7)
+    weight.mul_(2)
+    check_bias(model, 7)
+    weight.data.copy_(weight.data + 1)
+    check_bias(model, 7)
+    other = copy.deepcopy(model)
+    model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()})
+    check_bias(other, 7)
+    check_bias(model, 7)
+    check_bias(model.to(torch.bfloat16), 7)
+    with torch.enable_grad():
+        other.family._bias(7, torch.device("cpu")).sum().backward()
+    assert other.family.layers[0].layer[0].SelfAttention.relative_attention_bias.weight.grad.any()
+
+
+@pytest.mark.parametrize("settings", [{"code": "sign", "bits": 32}, {"stop": True}, {"scale": "stored"}], ids=str)
+def test_shares_of_tokens_with_every_kind_of_code(settings, split_reader):
+    given = dict(settings)
+    [plain] = SplitReader.from_pretrained(split_reader("t5", k=1)).encode([passage(1)])
+    if given.pop("stop", False):
+        given["stop_tokens"] = (int(plain.ids[2]),)
+    reader = SplitReader.from_pretrained(split_reader("t5", k=1, coded_share=0.5, **given))
+    [made] = reader.encode([passage(1)])
+    assert 0 < made.kept.sum() <= math.ceil(len(made.ids) / 2)
+    assert not np.isin(made.ids[made.kept], given.get("stop_tokens", ())).any()
+    data = pack(made, keep_ids=False)
+    [tokens] = reader.tokens([passage(1)])
+    before, after = (reader.read(["What of 1?"], [one])[0].score for one in (made, unpack(data, tokens)))
+    assert np.array_equal(before, after)
+    assert np.isfinite(before).all()
 
 
 def test_stored_scales_are_closer_than_predicted_ones(split_reader):

@@ -72,10 +72,10 @@ def tokens_of(passage):
 
 @given(passages(), st.booleans())
 @no_deadline
-def test_round_trip(passage, implied):
-    data = pack(passage, implied=implied)
+def test_round_trip(passage, keep_ids):
+    data = pack(passage, keep_ids=keep_ids)
     assert_same(unpack(data, tokens_of(passage)), passage)
-    assert pack(unpack(data, tokens_of(passage)), implied=implied) == data
+    assert pack(unpack(data, tokens_of(passage)), keep_ids=keep_ids) == data
     assert sum(part_bytes(data)) == len(data)
     assert check(data) == part_bytes(data)
     assert token_counts(data) == (len(passage.ids), len(passage.codes))
@@ -84,7 +84,7 @@ def test_round_trip(passage, implied):
 @given(passages())
 @no_deadline
 def test_records_without_ids_take_less(passage):
-    whole, implied = pack(passage), pack(passage, implied=True)
+    whole, implied = pack(passage), pack(passage, keep_ids=False)
     saved = part_bytes(whole).ids + part_bytes(whole).windows - 4
     assert len(whole) - len(implied) == saved
     with pytest.raises(RecordError, match="leaves its token ids to the text"):
@@ -103,25 +103,25 @@ def test_other_tokens_are_refused(passage, data):
     else:
         ids = np.append(ids, np.int32(1))
     with pytest.raises(RecordError, match=rf"of {len(passage.ids)} tokens that are not the {len(ids)} which its text"):
-        unpack(pack(passage, implied=True), Tokens(ids, windows))
+        unpack(pack(passage, keep_ids=False), Tokens(ids, windows))
 
 
 @given(passages(), st.booleans(), st.data())
 @no_deadline
-def test_cutting_is_packing_shorter_codes(passage, implied, data):
+def test_cutting_is_packing_shorter_codes(passage, keep_ids, data):
     width = passage.codes.shape[1]
     bits = data.draw(st.integers(0, 8 * width))
     codes = passage.codes[:, : -(-bits // 8)].copy()
     if bits % 8:
         codes[:, -1] &= (1 << bits % 8) - 1
     short = changed(passage, codes=codes)
-    assert cut(pack(passage, implied=implied), bits) == pack(short, implied=implied)
+    assert cut(pack(passage, keep_ids=keep_ids), bits) == pack(short, keep_ids=keep_ids)
 
 
 @given(passages(), st.booleans(), st.data())
 @no_deadline
-def test_a_flipped_bit_is_refused(passage, implied, data):
-    record = bytearray(pack(passage, implied=implied))
+def test_a_flipped_bit_is_refused(passage, keep_ids, data):
+    record = bytearray(pack(passage, keep_ids=keep_ids))
     bit = data.draw(st.integers(0, 8 * len(record) - 1))
     record[bit // 8] ^= 1 << bit % 8
     with pytest.raises(RecordError):
@@ -132,8 +132,8 @@ def test_a_flipped_bit_is_refused(passage, implied, data):
 
 @given(passages(), st.booleans(), st.data())
 @no_deadline
-def test_a_record_cut_short_is_refused(passage, implied, data):
-    record = pack(passage, implied=implied)
+def test_a_record_cut_short_is_refused(passage, keep_ids, data):
+    record = pack(passage, keep_ids=keep_ids)
     with pytest.raises(RecordError, match="cut short"):
         unpack(record[: data.draw(st.integers(0, len(record) - 1))], tokens_of(passage))
 
@@ -186,7 +186,7 @@ def test_sizes():
     wide = changed(EXAMPLE, ids=np.array([0, 1, 2, 65_536], np.int32))
     assert part_bytes(pack(wide)) == (16, 0, 16, 1, 4, 0, 4)
     assert len(pack(EMPTY)) == 20
-    assert part_bytes(pack(two_windows, implied=True)) == (16, 0, 4, 1, 4, 0, 4)
+    assert part_bytes(pack(two_windows, keep_ids=False)) == (16, 0, 4, 1, 4, 0, 4)
 
 
 def test_unpacked_arrays_are_views_that_nobody_can_write():
@@ -208,7 +208,7 @@ def test_unpacked_arrays_are_views_that_nobody_can_write():
         (pack(EXAMPLE)[:-1] + b"x", "holds the checksum 0x78.*, its bytes give 0x"),
         (signed(struct.pack("<2sBBHHII", b"BT", 1, 128, 0, 0, 0, 0)), "contradicts itself"),
         (signed(struct.pack("<2sBBHHII", b"BT", 1, 12, 0, 1, 1, 0) + b"\0\0\0\0"), "contradicts itself"),
-        (pack(EXAMPLE, implied=True), "leaves its token ids to the text; unpack it with those of the text"),
+        (pack(EXAMPLE, keep_ids=False), "leaves its token ids to the text; unpack it with those of the text"),
         (signed(struct.pack("<2sBBHHII", b"BT", 1, 4, 0, 2, 1, 0) + b"\0\0"), "contradicts itself"),
         (signed(struct.pack("<2sBBHHII", b"BT", 1, 0, 0, 0, 0, 1)), "contradicts itself"),
         (signed(struct.pack("<2sBBHHII", b"BT", 1, 4, 1, 1, 2, 1) + b"\0\0\0\0\3."), "marks 2 tokens .* has 1"),
@@ -279,6 +279,6 @@ def test_the_examples_of_the_document():
         for block in re.findall(r"```hex\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
     )
     assert whole == pack(EXAMPLE)
-    assert implied == pack(EXAMPLE, implied=True)
+    assert implied == pack(EXAMPLE, keep_ids=False)
     assert_same(unpack(whole), EXAMPLE)
     assert_same(unpack(implied, tokens_of(EXAMPLE)), EXAMPLE)

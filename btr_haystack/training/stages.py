@@ -50,7 +50,8 @@ class StageSettings:
     :param bits: bits a token (stage 3).
     :param code: "residual" or "sign".
     :param nested: numbers of bits below `bits` that codes can be cut to afterwards; each step draws one, or all bits.
-    :param coded_share: share of a window's tokens that keep bits, those of which the prior tells least (stage 3).
+    :param coded_share: share of a window's tokens that keep bits, those of which the prior tells least (stage 3); None
+        for the base's.
     :param nested_shares: further shares that stores can have; each step draws one, or `coded_share`.
     :param scale: "predicted" or "stored".
     :param stop_tokens: token ids without bits.
@@ -83,7 +84,7 @@ class StageSettings:
     k: int = 6
     bits: int = 128
     nested: tuple[int, ...] = ()
-    coded_share: float = 1.0
+    coded_share: float | None = None
     nested_shares: tuple[float, ...] = ()
     code: str = "residual"
     scale: str = "predicted"
@@ -131,7 +132,7 @@ class StageSettings:
         if any(not 0 < bits < self.bits for bits in self.nested):
             msg = f"nested is {self.nested}; expected numbers of bits above 0 and below bits = {self.bits}"
             raise ValueError(msg)
-        if any(not 0 <= share <= 1 for share in (self.coded_share, *self.nested_shares)):
+        if any(not 0 <= share <= 1 for share in (self.coded_share or 0, *self.nested_shares)):
             msg = (
                 f"coded_share is {self.coded_share} and nested_shares is {self.nested_shares}; "
                 "expected shares of the tokens from 0 to 1"
@@ -265,7 +266,9 @@ def _check_resumable(output: Path, settings: StageSettings) -> None:
     now = json.loads(json.dumps(_shareable(settings)))
     before = json.loads(begun.read_text())
     weights = dataclasses.asdict(Weights()) | before.get("weights", {})
-    before = {field.name: field.default for field in dataclasses.fields(settings)} | before | {"weights": weights}
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    defaults |= {name: list(value) for name, value in defaults.items() if isinstance(value, tuple)}  # as JSON has them
+    before = defaults | before | {"weights": weights}
     differing = [name for name in now if before.get(name) != now[name] and name not in ("steps", "save_every")]
     if differing:
         changes = ", ".join(f"{name} was {before.get(name)!r} and is {now[name]!r}" for name in differing)
@@ -318,10 +321,9 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
     """The model a stage begins with: without dropout, in float32, its codes fitted where they are new."""
     split = settings.stage != "teacher"
     bits = settings.bits if settings.stage == "binarised" else None
-    fields: dict[str, Any] = {
-        "code": settings.code, "scale": settings.scale, "stop_tokens": list(settings.stop_tokens),
-        "coded_share": settings.coded_share,
-    }  # fmt: skip
+    fields: dict[str, Any] = {"code": settings.code, "scale": settings.scale, "stop_tokens": list(settings.stop_tokens)}
+    if settings.stage == "binarised" and settings.coded_share is not None:
+        fields["coded_share"] = settings.coded_share
     if split and settings.word_match:
         fields["word_match"] = True
     writes = settings.weights.writing > 0 and settings.decoder is None

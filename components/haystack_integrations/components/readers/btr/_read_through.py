@@ -14,7 +14,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from btr_haystack.errors import BTRError, RecordError
 from btr_haystack.passage import Passage, Tokens
 from btr_haystack.reader import SplitReader
-from btr_haystack.record import check, needs_text, pack, passage_key, unpack
+from btr_haystack.record import check, leaves_ids, pack, passage_key, unpack
 from btr_haystack.stores import Store
 
 T = TypeVar("T")
@@ -51,10 +51,41 @@ def sound_records(store: Store, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         try:
             check(record)
         except RecordError as error:
-            logger.warning("Passage {key} counts as missing. {error}", key=key.hex(), error=error)
+            _warn(key, error)
         else:
             found[key] = record
     return found
+
+
+def stored_passages(
+    store: Store, reader: SplitReader, texts: dict[bytes, str]
+) -> tuple[dict[bytes, Passage], dict[bytes, Tokens]]:
+    """
+    Read the passages that a store has; one that is damaged, or of other tokens, is reported and counts as missing.
+
+    :param store: an open store.
+    :param reader: tokenises the texts of records without token ids.
+    :param texts: of the passages, by their keys.
+    :returns: passages by their keys, and the tokens of all texts whose passages are missing, perhaps of more.
+    """
+    records = sound_records(store, texts)
+
+    def tokens_of(keys: Iterable[bytes]) -> dict[bytes, Tokens]:
+        keys = list(keys)
+        return dict(zip(keys, reader.tokens([texts[key] for key in keys]), strict=True))
+
+    tokens = tokens_of(key for key in texts if key not in records or leaves_ids(records[key]))
+    found = {}
+    for key, record in records.items():
+        try:
+            found[key] = unpack(record, tokens.get(key))
+        except RecordError as error:
+            _warn(key, error)
+    return found, tokens | tokens_of(key for key in texts if key not in found and key not in tokens)
+
+
+def _warn(key: bytes, error: RecordError) -> None:
+    logger.warning("Passage {key} counts as missing. {error}", key=key.hex(), error=error)
 
 
 class ReadThrough:
@@ -91,17 +122,9 @@ class ReadThrough:
         keys = [passage_key(text) for text in texts]
         whole = dict(zip(keys, texts, strict=True))
         store = self._opened()
-        records = sound_records(store, whole)
-        tokens = self._tokens({key: text for key, text in whole.items() if needs_text(records.get(key))})
-        found = {}
-        for key, record in records.items():
-            try:
-                found[key] = unpack(record, tokens.get(key))
-            except RecordError as error:
-                logger.warning("Passage {key} counts as missing. {error}", key=key.hex(), error=error)
+        found, tokens = stored_passages(store, self._reader, whole)
         hits = sum(key in found for key in keys)
         missing = [key for key in whole if key not in found]
-        tokens |= self._tokens({key: whole[key] for key in missing if key not in tokens})
         with tqdm(total=len(missing), desc="Encoding passages", disable=not (progress_bar and missing)) as bar:
             for chunk in in_chunks(missing, CHUNK):
                 passages = self._reader.code([tokens[key] for key in chunk], max_rows=max_rows)
@@ -110,12 +133,9 @@ class ReadThrough:
                 bar.update(len(chunk))
         return [found[key] for key in keys], hits
 
-    def _tokens(self, texts: dict[bytes, str]) -> dict[bytes, Tokens]:
-        return dict(zip(texts, self._reader.tokens(list(texts.values())), strict=True))
-
     def _write(self, store: Store, passages: dict[bytes, Passage]) -> None:
         try:
-            store.put_many((key, pack(passage, implied=not self._keep_ids)) for key, passage in passages.items())
+            store.put_many((key, pack(passage, keep_ids=self._keep_ids)) for key, passage in passages.items())
             if self._most is not None and len(store) > self._most:
                 self._drop_oldest(store)
         except BTRError as error:

@@ -37,7 +37,7 @@ from haystack_integrations.components.readers.btr._model import (
     settings_to_dict,
     telemetry_name,
 )
-from haystack_integrations.components.readers.btr._read_through import CHUNK, in_chunks, sound_records
+from haystack_integrations.components.readers.btr._read_through import CHUNK, in_chunks, sound_records, stored_passages
 
 logger = logging.getLogger(__name__)
 
@@ -301,21 +301,22 @@ class BinaryTokenStore:
         store = self.open(reader.fingerprint)
         new = {passage_key(text): text for text in texts}
         if policy is not DuplicatePolicy.OVERWRITE:
-            present = sound_records(store, new)
+            present, _ = stored_passages(store, reader, new)
             known = len(texts) - len(new.keys() - present)
             if policy is DuplicatePolicy.FAIL and known:
                 msg = f"{known} of {len(texts)} documents of this batch have a text that was written already."
                 raise DuplicateDocumentError(msg)
             new = {key: text for key, text in new.items() if key not in present}
         passages = reader.encode(list(new.values()))
-        store.put_many((key, pack(one, implied=not self.keep_ids)) for key, one in zip(new, passages, strict=True))
+        store.put_many((key, pack(one, keep_ids=self.keep_ids)) for key, one in zip(new, passages, strict=True))
         return len(new)
 
     def copy_from(self, other: "BinaryTokenStore") -> int:
         """
         Takes over the records of another store, cut to this store's `bits`; nothing is encoded.
 
-        Each batch is committed. After an interruption, call it again.
+        Each batch is committed. After an interruption, call it again. Records that have token ids keep them, and others
+        get none, whatever this store's `keep_ids`.
 
         :param other:
             A store of the same model and windows, with as many bits or more.
