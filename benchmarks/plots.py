@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 OURS, THEIRS, PALE, SECOND, THIRD = "#0b6e4f", "#c0392b", "#8a8f98", "#2a6fbb", "#8e5bb5"
-FIFTH, SIXTH = "#d98b1f", "#1f1f1f"
+FIFTH, SIXTH, SEVENTH = "#d98b1f", "#1f1f1f", "#4fb3a5"
 
 
 def speed() -> None:
@@ -62,6 +62,7 @@ def losses() -> None:
         ("binarised-3", THIRD),
         ("binarised-5", FIFTH),
         ("binarised-6", SIXTH),
+        ("binarised-7", SEVENTH),
     ):
         history = json.loads((ROOT / "results" / "training" / f"{stage}.json").read_text())["history"]
         points = [(entry["step"], entry["loss_span"]) for entry in history if "loss_span" in entry]
