@@ -71,7 +71,7 @@ def demo() -> None:
         ms = statistics.median(times)
         figures.add_row(name, f"{1e3 * ms:.0f}", f"{base_ms / ms:.1f}", f"{same} of {len(asked)}", size)
     console.print(figures)
-    console.print(f'Your own question: {sys.argv[0]} ask "Who painted the Mona Lisa?"')
+    console.print(f'Your own question: {sys.argv[0]} ask "How deep is the Channel Tunnel at its deepest?"')
 
 
 def ordinary_reader(model: str) -> Any:
