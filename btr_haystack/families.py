@@ -108,6 +108,17 @@ class Family:
             states = self._layer(layer, states, attention)
         return states
 
+    def run_passage(self, states: Tensor, mask: Tensor | None, first: int, last: int, question: int) -> Tensor:
+        """
+        The passage's states of `run`: what the last layer would make of the question is nobody's to read.
+
+        :param states: (rows, tokens, d) joint rows [question; passage].
+        :param mask: as in `run`.
+        :param question: tokens of the question.
+        :returns: (rows, tokens - question, d).
+        """
+        return self.run(states, mask, first, last)[:, question:]
+
     def close(self, states: Tensor) -> Tensor:
         """
         What stands between the last layer and a head: nothing, but pre-norm encoders have a norm.
@@ -242,10 +253,18 @@ class T5Family(Family):
 
     def run(self, states: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
         """Layers first to last - 1, see `Family.run`."""
-        bias = self._bias(states.shape[1], states.device)
-        if mask is not None:
-            bias = bias.masked_fill(mask[:, None, None] == 0, torch.finfo(bias.dtype).min)
-        return self._run(states, bias, first, last)
+        return self._run(states, self._masked_bias(states, mask), first, last)
+
+    def run_passage(self, states: Tensor, mask: Tensor | None, first: int, last: int, question: int) -> Tensor:
+        """See `Family.run_passage`; the last layer's queries and feed-forward are computed for the passage alone."""
+        bias = self._masked_bias(states, mask)
+        states = self._run(states, bias, first, last - 1)
+        attention, feed_forward = self.layers[last - 1].layer
+        normed = attention.layer_norm(states)
+        seen = attention.SelfAttention(
+            normed[:, question:], key_value_states=normed, position_bias=bias[:, :, question:]
+        )[0]
+        return _finite(feed_forward(_finite(states[:, question:] + seen)))
 
     def run_merged(self, states: Tensor, places: Tensor, sizes: Tensor, first: int, last: int) -> Tensor:
         """
@@ -280,6 +299,11 @@ class T5Family(Family):
                 _BIASES[attention] = (weight.detach().clone(), bias)
         return bias[:, :, :length, :length]
 
+    def _masked_bias(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        """(1 or rows, heads, tokens, tokens) what is added to attention scores."""
+        bias = self._bias(states.shape[1], states.device)
+        return bias if mask is None else bias.masked_fill(mask[:, None, None] == 0, torch.finfo(bias.dtype).min)
+
     def _run(self, states: Tensor, bias: Tensor, first: int, last: int) -> Tensor:
         for layer in self.layers[first:last]:
             states = layer(states, None, bias)[0]
@@ -308,6 +332,14 @@ class T5Family(Family):
         """(n, d + 1) -> (n, d): brought to unit root mean square again, then multiplied by the scale."""
         x, scale = coded[..., :-1], coded[..., -1:]
         return x * (torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-12) * scale.exp())
+
+
+def _finite(states: Tensor) -> Tensor:
+    """float16 states of T5 can run over, which transformers' own block catches in this way."""
+    if states.dtype != torch.float16:
+        return states
+    most = torch.finfo(states.dtype).max - 1000
+    return states.clamp(-most, most)
 
 
 def log_sizes(sizes: Tensor, dtype: torch.dtype) -> Tensor:

@@ -5,6 +5,7 @@
 """Fusion-in-Decoder over a split encoder: one set of weights that finds spans and writes answers."""
 
 import copy
+import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from btr_haystack.errors import ModelError
 from btr_haystack.families import T5Family, log_sizes
 from btr_haystack.merge import compact, earliest, match, merge
 from btr_haystack.model import HUB_ARGUMENTS, BTRForQuestionAnswering, SplitOutput
+from btr_haystack.rows import CPU_TOKENS, in_batches
 
 BLOCK = 2048  # tokens among which similar ones are sought: the work grows with tokens, not with their square
 DEFAULT_NEW_TOKENS = 32
@@ -227,15 +229,30 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
             raise RuntimeError(msg)
         present = torch.arange(states.shape[1], device=states.device)[None] < length[:, None]
         sizes = torch.zeros(len(labels), dtype=length.dtype, device=length.device).index_add(0, group, length)
-        fused = pad_sequence(states[present].split(sizes.tolist()), batch_first=True)
-        seen = torch.arange(fused.shape[1], device=states.device)[None] < sizes[:, None]
-        answered = (labels >= 0).any(1)
-        out.writing = self.encoder(
-            encoder_outputs=BaseModelOutput(last_hidden_state=fused[answered]),
-            attention_mask=seen[answered].long(),
-            labels=labels[answered],
-        ).loss
+        out.writing = self._writing_loss(states[present].split(sizes.tolist()), sizes, labels)
         return out
+
+    def _writing_loss(self, fused: Sequence[Tensor], sizes: Tensor, labels: Tensor) -> Tensor:
+        """
+        Mean cross entropy of the labels' tokens; questions of like size run together, so that little is padding.
+
+        :param fused: for each question (tokens, d), the states of all its rows.
+        :param sizes: (questions,) their tokens.
+        :param labels: (questions, tokens) what is to be written, -100 for nothing.
+        """
+        wanted = (labels >= 0).any(1).nonzero()[:, 0].cpu().numpy()
+        budget = CPU_TOKENS if sizes.device.type == "cpu" else sys.maxsize
+        total = sizes.new_zeros((), dtype=torch.float32)
+        for batch in in_batches(sizes.cpu().numpy()[wanted], budget, most=None):
+            chosen = wanted[batch].tolist()
+            states = pad_sequence([fused[i] for i in chosen], batch_first=True)
+            seen = torch.arange(states.shape[1], device=states.device)[None] < sizes[chosen][:, None]
+            theirs = labels[chosen]
+            logits = self.encoder(
+                encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=seen.long(), labels=theirs
+            ).logits
+            total = total + F.cross_entropy(logits.flatten(0, 1).float(), theirs.flatten(), reduction="sum")
+        return total / (labels >= 0).sum()
 
     def upper_merged(self, states: Tensor, mask: Tensor | None, question: int, share: float) -> tuple[Tensor, Tensor]:
         """

@@ -17,7 +17,6 @@ from btr_haystack.errors import ModelError
 from btr_haystack.generative import BTRForConditionalGeneration, View, views_of
 from btr_haystack.passage import Passage
 from btr_haystack.reader import SplitReader
-from btr_haystack.windows import tokenise
 
 MOST_MERGED = 0.5
 MOST_QUESTIONS = 16  # in one decoding: the logits of each step are kept for the scores
@@ -139,7 +138,7 @@ class GenerativeReader(SplitReader):
                 _place(parts, batch, self.model.joint(ids, mask), mask.float())
             return _concatenated(parts)
 
-        tokens = sum(map(len, tokenise(self.tokenizer, list(texts))))
+        tokens = sum(map(len, self.token_cache.ids(texts)))
         return self._write(questions, fused, tokens, compression, answers, settings)
 
     def _write(

@@ -234,15 +234,22 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         marked: Tensor = self.word_match(states, ids if mask is None else ids.masked_fill(mask == 0, -1), question)
         return marked
 
-    def upper(self, states: Tensor, mask: Tensor | None) -> Tensor:
+    def upper(self, states: Tensor, mask: Tensor | None, question: int = 0) -> Tensor:
         """
         The layers above k over joint rows [question; passage], and the encoder's closing norm.
 
         :param states: (rows, tokens, d).
         :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
-        :returns: (rows, tokens, d).
+        :param question: tokens at the beginning of each row whose states nobody asks for.
+        :returns: (rows, tokens - question, d).
         """
-        return self.family.close(self.family.run(states, mask, self.config.k, len(self.family.layers)))
+        return self._last_layers(states, mask, self.config.k, question)
+
+    def _last_layers(self, states: Tensor, mask: Tensor | None, first: int, question: int) -> Tensor:
+        last = len(self.family.layers)
+        if not question:
+            return self.family.close(self.family.run(states, mask, first, last))
+        return self.family.close(self.family.run_passage(states, mask, first, last, question))
 
     def first_upper(self, states: Tensor, mask: Tensor | None) -> Tensor:
         """
@@ -254,16 +261,16 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         """
         return self.family.run(states, mask, self.config.k, self.config.k + 1)
 
-    def last_upper(self, states: Tensor, mask: Tensor | None) -> Tensor:
+    def last_upper(self, states: Tensor, mask: Tensor | None, question: int = 0) -> Tensor:
         """
         The layers above k + 1, and the encoder's closing norm.
 
         :param states: (rows, tokens, d) of `first_upper`.
         :param mask: as there.
-        :returns: (rows, tokens, d).
+        :param question: tokens at the beginning of each row whose states nobody asks for.
+        :returns: (rows, tokens - question, d).
         """
-        states = self.family.run(states, mask, self.config.k + 1, len(self.family.layers))
-        return self.family.close(states)
+        return self._last_layers(states, mask, self.config.k + 1, question)
 
     def span_logits(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """(rows, tokens, d) of `upper` -> start and end logits, each (rows, tokens)."""

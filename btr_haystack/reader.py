@@ -31,6 +31,7 @@ from btr_haystack.padding import padded
 from btr_haystack.passage import Passage, Tokens
 from btr_haystack.rows import Codes, Rows, codes_of, concatenate, in_batches, in_groups, joint_rows, rows_of
 from btr_haystack.spans import best_spans
+from btr_haystack.tokens import TokenCache
 from btr_haystack.windows import frame_of, passage_room, question_part, tokenise, window_starts
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}  # on a CPU, more fall out of its cache
@@ -98,6 +99,7 @@ class SplitReader:
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.token_cache = TokenCache(tokenizer)
         self.max_seq_length = max_seq_length
         self.stride = stride
         self.bits = (model.config.bits or 0) if bits is None else bits
@@ -235,7 +237,7 @@ class SplitReader:
         """
         window, closing = self._window(), list(self.frame.closing)
         made = []
-        for ids in tokenise(self.tokenizer, list(texts)):
+        for ids in self.token_cache.ids(texts):
             starts = window_starts(len(ids), window, self.stride)
             parts = [ids[a : a + window] + closing for a in starts]
             windows = np.array([(a, len(part)) for a, part in zip(starts, parts, strict=True)], dtype=np.int32)
@@ -340,11 +342,11 @@ class SplitReader:
             if kept_share < 1:
                 looked = ((batch, self.model.first_upper(joint, mask), mask) for batch, joint, mask in joined(asked))
                 kept = self._pruned(looked, rows.length, added, question, kept_share, max_rows)
-                read = ((batch, self.model.last_upper(states, mask)) for batch, states, mask in kept)
+                read = ((batch, self.model.last_upper(states, mask, question)) for batch, states, mask in kept)
             else:
-                read = ((batch, self.model.upper(joint, mask)) for batch, joint, mask in joined(asked))
+                read = ((batch, self.model.upper(joint, mask, question)) for batch, joint, mask in joined(asked))
             for batch, states in read:
-                yield batch, *self.model.span_logits(states[:, question:])
+                yield batch, *self.model.span_logits(states)
 
         with torch.inference_mode():
             return [
@@ -389,7 +391,7 @@ class SplitReader:
         """Windows of texts, and their rows [question; window]: numbers, token ids, mask, tokens of the question."""
         asked = self._question_part(question, self.max_seq_length // 2)
         window = self.max_seq_length - len(asked) - len(self.frame.closing)
-        documents = tokenise(self.tokenizer, list(texts))
+        documents = self.token_cache.ids(texts)
         if any(len(ids) > window for ids in documents):
             self._check_stride(window)
         cuts = [

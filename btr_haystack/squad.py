@@ -19,11 +19,14 @@ logger = logging.getLogger(__name__)
 class Question:
     """
     A question with its accepted answers, each a text and its first character in the paragraph; none: unanswerable.
+
+    What is to be said of it, but stands in no paragraph, such as whether a claim is true, is its label.
     """
 
     id: str
     text: str
     answers: tuple[tuple[str, int], ...]
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

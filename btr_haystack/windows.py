@@ -66,6 +66,28 @@ def clean(text: str) -> str:
     return text
 
 
+def encodings(tokenizer: Any, texts: list[str]) -> list[Any]:
+    """
+    Tokens of each text, without special tokens and without truncation.
+
+    :param tokenizer: a fast transformers tokenizer.
+    :param texts: any strings.
+    :returns: for each text an `Encoding` of the package tokenizers, with `ids` and `offsets`; empty for an empty text.
+    """
+    if not texts:
+        return []
+    found: list[Any] = tokenizer(
+        [clean(text) for text in texts],
+        add_special_tokens=False,
+        truncation=False,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    ).encodings
+    return found
+
+
 def tokenise(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """
     Token ids of each text, without special tokens and without truncation.
@@ -74,33 +96,7 @@ def tokenise(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     :param texts: any strings.
     :returns: for each text its ids; none for an empty one.
     """
-    if not texts:
-        return []
-    encoded = tokenizer(
-        [clean(text) for text in texts],
-        add_special_tokens=False,
-        truncation=False,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    ids: list[list[int]] = encoded["input_ids"]
-    return ids
-
-
-def token_offsets(tokenizer: Any, text: str) -> np.ndarray:
-    """
-    Where each token of a text stands.
-
-    :param tokenizer: a fast transformers tokenizer.
-    :param text: any string.
-    :returns: int64 (tokens, 2): first character and the one behind the last.
-    """
-    encoded = tokenizer(
-        clean(text), add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False
-    )
-    return np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    return [encoding.ids for encoding in encodings(tokenizer, texts)]
 
 
 def question_part(frame: Frame, ids: list[int], longest: int) -> list[int]:

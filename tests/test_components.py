@@ -30,10 +30,10 @@ from btr_haystack import SplitReader, default_model_path
 from btr_haystack.errors import FingerprintError, ModelError, StoreError
 from btr_haystack.record import passage_key
 from btr_haystack.stores import open_store
+from btr_haystack.tokens import TokenCache
 from haystack_integrations.components.readers.btr import (
     BinaryTokenStore,
     BTRReader,
-    _answers,
     _model,
     _reading,
     binary_token_store,
@@ -509,12 +509,10 @@ class TestBTRReader:
         bound = BTRReader(token_store=reader.token_store, max_answer_length=2)
         assert told(bound.run(QUERY, documents, top_k=50, no_answer=False)["answers"]) == told(short)
 
-    def test_tokenises_only_the_documents_that_win(self, reader, documents, monkeypatch):
+    def test_places_tokens_only_in_the_documents_that_win(self, reader, documents, monkeypatch):
         seen = []
-        token_offsets = _answers.token_offsets
-        monkeypatch.setattr(
-            _answers, "token_offsets", lambda tokenizer, text: seen.append(text) or token_offsets(tokenizer, text)
-        )
+        offsets = TokenCache.offsets
+        monkeypatch.setattr(TokenCache, "offsets", lambda self, text: seen.append(text) or offsets(self, text))
         answers = reader.run(QUERY, documents, top_k=3, no_answer=False)["answers"]
         assert sorted(seen) == sorted({answer.document.content for answer in answers})
 

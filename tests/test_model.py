@@ -361,15 +361,31 @@ def test_rows_of_like_length_are_read_together(split_reader, monkeypatch):
     passages = reader.encode([" ".join([passage(0)] * times) for times in (1, 9, 2, 1, 8, 3, 1, 2, 9, 1)])
     seen, upper = [], reader.model.upper
 
-    def watched(states, mask):
+    def watched(states, mask, question):
         seen.append((states.shape[:2], int(mask.sum()) if mask is not None else states.shape[:2].numel()))
-        return upper(states, mask)
+        return upper(states, mask, question)
 
     monkeypatch.setattr(reader.model, "upper", watched)
     reader.read(["Who?"], passages)
     assert sum(shape[0] for shape, _ in seen) == sum(len(one.windows) for one in passages)
     assert all(tokens >= 0.9 * shape.numel() for shape, tokens in seen)
     assert 1 < len(seen) < len(passages)
+
+
+@pytest.mark.parametrize("kind", ["bert", "mpnet", "t5"])
+@pytest.mark.parametrize("lengths", [(9, 9), (9, 5)])
+def test_states_of_the_passage_alone_are_those_of_all(split_reader, kind, lengths):
+    model = SplitReader.from_pretrained(split_reader(kind, k=1)).model
+    states = torch.randn(2, 9, model.config.encoder.hidden_size, generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(9)[None] < torch.tensor(lengths)[:, None]).long()
+    inside = mask[:, 3:].bool()
+    with torch.inference_mode():
+        for given in (mask, None)[: 2 if min(lengths) == 9 else 1]:
+            whole, part = model.upper(states, given)[:, 3:], model.upper(states, given, 3)
+            assert part.shape == whole.shape
+            assert torch.allclose(part[inside], whole[inside], atol=1e-5)
+            last = model.last_upper(model.first_upper(states, given), given, 3)
+            assert torch.allclose(last[inside], whole[inside], atol=1e-5)
 
 
 def test_new_codes_are_refused_until_they_are_fitted(plain_reader):

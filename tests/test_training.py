@@ -10,10 +10,11 @@ import torch
 from conftest import FAMILIES, make_tokenizer, passage
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from btr_haystack import BTRForConditionalGeneration, BTRForQuestionAnswering, GenerativeReader, SplitReader
+from btr_haystack import BTRForConditionalGeneration, BTRForQuestionAnswering, GenerativeReader, SplitReader, rows
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.squad import Paragraph, Question, read_squad
 from btr_haystack.training.data import PairDataset, collate
+from btr_haystack.training.files import read_paragraphs
 from btr_haystack.training.optimizer import new_optimizer
 from btr_haystack.training.stages import StageSettings, run_stage, split_articles
 from btr_haystack.training.trainer import Weights, places_of
@@ -361,3 +362,63 @@ def test_what_cannot_be_trained_is_refused_before_work(plain_reader, squad_file,
     empty.write_text(json.dumps({"data": [{"title": "a", "paragraphs": [{"context": "text", "qas": []}]}]}))
     with pytest.raises(DataError, match="no question to train on"):
         run_stage(settings_for("teacher", plain_reader("bert"), tmp_path / "out", empty))
+
+
+QED = {
+    "example_id": 7,
+    "title_text": "Oslo",
+    "question_text": "what is the capital of norway",
+    "paragraph_text": "Oslo, once Oslo again, is the capital.",
+    "answer_spans": [[11, 15]],
+    "answer_text": ["Oslo"],
+}
+CLAIM = {"id": 3, "claim": "Oslo is small.", "label": "REFUTES", "evidence": ["Oslo -LRB- big -RRB- .", "It is a town ."]}
+
+
+def test_three_kinds_of_files(squad_file, tmp_path):
+    (tmp_path / "nq.jsonl").write_text(json.dumps(QED) + "\n")
+    without = {"id": 4, "claim": "So it is.", "label": "SUPPORTS"}
+    (tmp_path / "fever.jsonl.gz").write_bytes(gzip.compress(f"\n{json.dumps(CLAIM)}\n{json.dumps(without)}\n".encode()))
+    assert read_paragraphs(squad_file) == read_squad(squad_file)
+    asked = Question("7", "question: what is the capital of norway", (("Oslo", 11),))
+    assert read_paragraphs(tmp_path / "nq.jsonl") == [Paragraph("nq.jsonl/7", QED["paragraph_text"], (asked,))]
+    claim = Question("3", "Is this claim true or false? Oslo is small.", (), "false")
+    expected = Paragraph("fever.jsonl.gz/3", "Oslo ( big ) . It is a town .", (claim,))
+    assert read_paragraphs(tmp_path / "fever.jsonl.gz") == [expected]
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"questions": []}'])
+def test_other_files_are_told_of(text, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match="other.json"):
+        read_paragraphs(path)
+
+
+def test_labels_are_written_and_found_in_no_passage():
+    tokenizer = make_tokenizer("t5")
+    paragraphs = [
+        Paragraph(str(number), passage(number), (Question(str(number), "Is it so?", (), label),))
+        for number, label in enumerate(("true", "false", "true", "false"))
+    ]
+    dataset = PairDataset(paragraphs, tokenizer, frame_of(tokenizer), length=2, passages=2, negatives=1, writes=True)
+    for group in dataset:
+        batch = collate([group], pad=0)
+        assert (batch["answers"] == -1).all()
+        assert len(batch["pairs"]) == 4  # each claim beside its evidence and a wrong passage
+        texts = {tokenizer.decode(row[row >= 0]).removesuffix("</s>").strip() for row in batch["labels"]}
+        assert texts <= {"true", "false"}
+    silent = PairDataset(paragraphs, tokenizer, frame_of(tokenizer), length=2, passages=2, negatives=1)
+    assert all((collate([group], pad=0)["labels"] == -100).all() for group in silent)
+
+
+def test_writing_in_batches_of_like_size_is_writing_at_once(seq2seq, monkeypatch):
+    model = BTRForConditionalGeneration.from_reader(seq2seq).train()
+    draw = torch.Generator().manual_seed(0)
+    sizes = torch.tensor([9, 3, 30, 4])
+    fused = [torch.randn(int(size), model.config.encoder.d_model, generator=draw) for size in sizes]
+    labels = torch.tensor([[5, 6, 1], [7, 1, -100], [-100, -100, -100], [8, 9, 1]])
+    apart = model.eval()._writing_loss(fused, sizes, labels)
+    monkeypatch.setattr(rows, "PADDING", 1.0)
+    assert torch.allclose(apart, model._writing_loss(fused, sizes, labels), atol=1e-5)
+    assert torch.allclose(apart, model._writing_loss(fused[::-1], sizes.flip(0), labels.flip(0)), atol=1e-5)

@@ -36,6 +36,7 @@ class Item:
     What is asked: a question or a claim, its accepted answers, the gold texts that come with it, and its choices.
 
     The first answer is the one to learn where the file names one; an item of multiple choice has the letter for answer.
+    Where the answers stand in the first passage, `starts` has the first character of each.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Item:
     answers: tuple[str, ...]
     passages: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    starts: tuple[int, ...] = ()
 
 
 def read_nq(path: str | Path) -> list[Item]:
@@ -248,16 +250,18 @@ def _qed_item(entry: dict[str, Any], number: int, place: str) -> tuple[Item, int
     if len(texts) != len(spans):
         msg = f"{place}: found {len(texts)} answers with {len(spans)} spans; expected one span for each"
         raise DataError(msg)
-    answers = []
+    answers, starts = [], []
     for text, span in zip(texts, spans, strict=True):
         match text, span:
             case str(), [int(start), int(end)]:
                 if text.strip() and start >= 0 and paragraph[start:end] == text:
                     answers.append(text)
+                    starts.append(start)
             case _:
                 msg = f"{place}: found the answer {text!r:.50} at {span!r:.50}; expected a text and [start, end]"
                 raise DataError(msg)
-    item = Item(_id_of(entry, "example_id", number, place), question, tuple(answers), (paragraph,))
+    id_ = _id_of(entry, "example_id", number, place)
+    item = Item(id_, question, tuple(answers), (paragraph,), starts=tuple(starts))
     return item, len(texts) - len(answers)
 
 

@@ -159,13 +159,14 @@ class PairDataset(Dataset[Group]):
             for chosen in rng.sample(range(len(questions)), min(self.questions, len(questions))):
                 part, answers = self.question_parts[i][chosen], questions[chosen].answers
                 start, end = self._answer(i, starts[place], answers)
-                written = self._written(answers[0][0]) if self.writes and start >= 0 else []
+                said = questions[chosen].label or (answers[0][0] if start >= 0 else "")
+                written = self._written(said) if self.writes and said else []
                 pairs.append(Pair(part, place, start, end, group, written))
                 others = [
                     other for other, j in enumerate(members)
                     if other != place and not any(a.lower() in self.paragraphs[j].text.lower() for a, _ in answers)
                 ]  # fmt: skip
-                wrong = int(self.negatives + rng.random()) if answers else 0  # it is one itself
+                wrong = int(self.negatives + rng.random()) if answers or questions[chosen].label else 0  # it is one
                 for other in rng.sample(others, min(wrong, len(others))):
                     pairs.append(Pair(part, other, -1, -1, group, written))
                 group += 1

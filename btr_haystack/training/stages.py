@@ -21,8 +21,9 @@ from btr_haystack.errors import DataError
 from btr_haystack.fit import fit_codes
 from btr_haystack.generative import BTRForConditionalGeneration
 from btr_haystack.model import BTRForQuestionAnswering
-from btr_haystack.squad import Paragraph, merged, read_squad
+from btr_haystack.squad import Paragraph, merged
 from btr_haystack.training.data import PairDataset, collate
+from btr_haystack.training.files import read_paragraphs
 from btr_haystack.training.optimizer import new_optimizer
 from btr_haystack.training.trainer import ReaderTrainer, Weights
 from btr_haystack.windows import frame_of, passage_room
@@ -42,7 +43,8 @@ class StageSettings:
     :param stage: "teacher" (joint reader), "decomposed" (split after k layers), "binarised" (split and coded).
     :param base: folder or hub id to start from: an encoder, a reader, or the model of the stage before.
     :param output: folder of the new model; its last checkpoint stands in it, too.
-    :param data: SQuAD-format files; questions without answers train the reader to find none.
+    :param data: files of SQuAD, of Natural Questions with paragraphs (QED) or of FEVER with evidence; questions without
+        answers train the reader to find none.
     :param teacher: the teacher's folder; needed by stages 2 and 3 where they imitate it or are distilled (`Weights`).
     :param decoder: folder or hub id of a model whose decoder the base gets, to be trained to write (`Weights.writing`);
         None where the base has one.
@@ -169,7 +171,7 @@ def run_stage(settings: StageSettings) -> Path:
     output = Path(settings.output)
     _check_resumable(output, settings)
     torch.manual_seed(settings.seed)
-    paragraphs = merged(paragraph for file in settings.data for paragraph in read_squad(file))
+    paragraphs = merged(paragraph for file in settings.data for paragraph in read_paragraphs(file))
     training, held_out = split_articles(paragraphs, settings.validation, settings.seed)
     if not any(paragraph.questions for paragraph in training):
         msg = f"no question to train on in {', '.join(settings.data)} (validation share {settings.validation})"

@@ -9,14 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 from haystack import Document, ExtractedAnswer, logging
 
 from btr_haystack.reader import Spans
-from btr_haystack.windows import token_offsets
+from btr_haystack.tokens import TokenCache
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +66,14 @@ def best_documents(spans: Spans, documents: Sequence[Document], count: int) -> l
 
 
 def candidates(
-    spans: Spans, documents: Sequence[Document], tokenizer: Any, query: str, calibration_factor: float
+    spans: Spans, documents: Sequence[Document], tokens: TokenCache, query: str, calibration_factor: float
 ) -> Iterator[ExtractedAnswer]:
     """
     Turn spans into answers one by one, best first, so that only the documents that are looked at are tokenised.
 
     :param spans: of `documents`, by number.
     :param documents: with text.
-    :param tokenizer: of the reader.
+    :param tokens: of the reader.
     :param query: the question.
     :param calibration_factor: probability of a span = sigmoid(factor x score).
     """
@@ -87,7 +86,7 @@ def candidates(
         document = documents[number]
         text = document.content or ""
         if number not in offsets:
-            offsets[number] = token_offsets(tokenizer, text)
+            offsets[number] = tokens.offsets(text)
         start, end = int(offsets[number][spans.start[i], 0]), int(offsets[number][spans.end[i], 1])
         yield ExtractedAnswer(
             query=query,

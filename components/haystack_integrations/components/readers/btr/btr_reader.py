@@ -424,11 +424,11 @@ class BTRReader(StoreReader[SplitReader]):
         second = self._second if settings.second_read else None
         answers, rules = [], settings.rules
         for query, spans in zip(queries, found, strict=True):
-            chosen, tokenizer = readable, loaded.reader.tokenizer
+            chosen, tokens = readable, loaded.reader.token_cache
             if second is not None:
-                chosen, tokenizer = best_documents(spans, readable, settings.second_read), second.tokenizer
+                chosen, tokens = best_documents(spans, readable, settings.second_read), second.token_cache
                 spans = self._read_jointly(second, query, chosen, settings)  # noqa: PLW2901
-            every = candidates(spans, chosen, tokenizer, query, rules.calibration_factor)
+            every = candidates(spans, chosen, tokens, query, rules.calibration_factor)
             answers.append(choose(every, query, rules))
         return answers, cache
 
