@@ -30,7 +30,6 @@ from btr_haystack import SplitReader
 from btr_haystack.metrics import exact_match, f1
 from btr_haystack.reader import Spans
 from btr_haystack.squad import read_squad
-from btr_haystack.windows import token_offsets
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0)
 NOTHING = (0.0, 0.0, 0.0, 0.0, False)  # BM25 may find no passage
@@ -89,7 +88,7 @@ def read(reader: SplitReader, asked: Asked, documents: list[Document]) -> list[F
     for document, text, place in zip(documents, texts, best_of_each(spans, len(texts)), strict=True):
         if place is None:
             continue
-        offsets = token_offsets(reader.tokenizer, text)
+        offsets = reader.token_cache.offsets(text)
         answer = text[int(offsets[spans.start[place], 0]) : int(offsets[spans.end[place], 1])]
         scores = (document.score or 0.0, float(spans.score[place]))
         found.append((*scores, exact_match(answer, golds), f1(answer, golds), text == paragraph.text))

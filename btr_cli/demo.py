@@ -59,17 +59,20 @@ def demo() -> None:
     console.print(answers)
 
     figures = Table(title=f"{len(questions)} questions, {TOP_K} passages each, medians of the whole pipeline")
-    for name in ("reader", "ms a question", "times faster", "answers as ordinary", "bytes a token"):
+    for name in ("reader", "ms a question", "times faster", "right answers", "as ordinary", "bytes a token"):
         figures.add_column(name, justify="left" if name == "reader" else "right")
     kept = f"{report.bytes_per_token:.1f} (all counted)"
     states = f"{report.float32_bytes_per_token:.0f}, {report.float16_bytes_per_token:.0f} in half (states)"
     base_ms = statistics.median(ordinary[1])
     rows = (("ordinary", ordinary, states), ("BTRReader", ours, kept), (f"… best {AGAIN} read again", again, kept))
     for name, (outputs, times), size in rows:
-        pairs = zip(outputs, ordinary[0], strict=True)
-        same = sum(int(exact_match(best(one)[0], [best(other)[0]])) for one, other in pairs)
+        given = [best(out)[0] for out in outputs]
+        right = sum(int(exact_match(one, about["answers"])) for one, about in zip(given, questions, strict=True))
+        pairs = zip(given, ordinary[0], strict=True)
+        same = sum(int(exact_match(one, [best(other)[0]])) for one, other in pairs)
         ms = statistics.median(times)
-        figures.add_row(name, f"{1e3 * ms:.0f}", f"{base_ms / ms:.1f}", f"{same} of {len(asked)}", size)
+        shares = (f"{count} of {len(questions)}" for count in (right, same))
+        figures.add_row(name, f"{1e3 * ms:.0f}", f"{base_ms / ms:.1f}", *shares, size)
     console.print(figures)
     console.print(f'Your own question: {sys.argv[0]} ask "How deep is the Channel Tunnel at its deepest?"')
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from haystack import Document
+from haystack import Document, ExtractedAnswer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
@@ -25,13 +25,15 @@ from btr_haystack.errors import DataError
 from btr_haystack.metrics import best_threshold, exact_match, f1
 from btr_haystack.squad import Paragraph, Question, read_squad
 from btr_haystack.tasks import TASKS as PAPER_TASKS
-from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
+from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
+from haystack_integrations.components.readers.btr.btr_generative_reader import QUERY
 
 Asked = tuple[Paragraph, Question]
 Ask = Callable[[Asked], tuple[str, float]]  # gives an answer, empty for none, and its score
 
 TASKS = ("gold", "open", "no-answer")
 LONGEST_ANSWER = 30
+FOUND_ONLY = ("--retrieval-weight", "--second-read", "--kept-share", "--max-answer-length")
 
 
 def evaluate(
@@ -69,7 +71,7 @@ def evaluate(
     ] = None,
     task: Annotated[str, typer.Option(help=f"squad, {', '.join(PAPER_TASKS)}.")] = "squad",
     passages: Annotated[Path | None, typer.Option(help="Passages of another task (id, text, title; TSV).")] = None,
-    writes: Annotated[bool, typer.Option("--writes", help="Other tasks: answers are written, not found.")] = False,
+    writes: Annotated[bool, typer.Option("--writes", help="Answers are written by the decoder, not found.")] = False,
     prompt: Annotated[str | None, typer.Option(help="With --writes: what is asked, around {query}.")] = None,
     store: Annotated[str | None, typer.Option(help="Other tasks: url of the store; default: in memory.")] = None,
 ) -> None:
@@ -87,7 +89,7 @@ def evaluate(
         "--kept-share": kept_share != 1,
         "--max-answer-length": max_answer_length != LONGEST_ANSWER,
     }
-    others_only = {"--passages": passages, "--writes": writes, "--prompt": prompt, "--store": store}
+    others_only = {"--passages": passages, "--store": store}
     for option, given in (others_only if task == "squad" else squad_only).items():
         if given:
             msg = f"{option} has no meaning for task {task}"
@@ -95,6 +97,14 @@ def evaluate(
     if mode not in (*TASKS, "both"):
         msg = f"mode is {mode!r}; expected {', '.join(TASKS)} or both"
         raise ValueError(msg)
+    if prompt and not writes:
+        msg = f"--prompt is {prompt!r}, but nothing is written; give --writes, too"
+        raise ValueError(msg)
+    spans_only = {name: squad_only[name] for name in FOUND_ONLY} | {"--mode no-answer": mode == "no-answer"}
+    for option, given in spans_only.items():
+        if given and writes:
+            msg = f"{option} has no meaning where answers are written (--writes)"
+            raise ValueError(msg)
     if retrieval_weight and mode in ("gold", "no-answer"):
         msg = f"--retrieval-weight is {retrieval_weight}, but nothing is retrieved in mode {mode}"
         raise ValueError(msg)
@@ -126,16 +136,19 @@ def evaluate(
         size = open_sample if part == "open" and open_sample else sample
         asked = drawn(paragraphs, size, seed, unanswerable=part == "no-answer")
         for name in names:
-            settings: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": max_answer_length or None}
-            settings["retrieval_weight"] = retrieval_weight
-            if name == teacher:
-                reader = BTRReader(name, **settings)
+            cut = None
+            if name != teacher and (bits is not None or coded_share is not None):
+                cut = BinaryTokenStore(name, "memory://", bits=bits, coded_share=coded_share)
+            reader: BTRReader | BTRGenerativeReader
+            if writes:
+                reader = BTRGenerativeReader(name, token_store=cut, prompt=prompt or QUERY)
             else:
-                store_settings = {"bits": bits, "coded_share": coded_share}
-                own = any(value is not None for value in store_settings.values())
-                cut = BinaryTokenStore(name, "memory://", **store_settings) if own else None  # type: ignore[arg-type]
-                again: dict[str, Any] = {"second_model": teacher if second_read else None, "second_read": second_read}
-                reader = BTRReader(name, token_store=cut, kept_share=kept_share, **settings, **again)
+                settings: dict[str, Any] = {"top_k": 1, "no_answer": False}
+                settings |= {"max_answer_length": max_answer_length or None, "retrieval_weight": retrieval_weight}
+                if name != teacher:
+                    again = {"second_model": teacher if second_read else None, "second_read": second_read}
+                    settings |= {"kept_share": kept_share, **again}
+                reader = BTRReader(name, token_store=cut, **settings)
             reader.warm_up()
             ask = on_retrieved(reader, paragraphs, top_k) if part == "open" else on_gold(reader)
             who = {"task": part, "model": Path(name).name, "teacher": name == teacher}
@@ -149,7 +162,7 @@ def evaluate(
     Console().print(as_table(rows, escape(f"{data.name}, seed {seed}")))
     if output:
         figures = {"data": data.name, "seed": seed, "top_k": top_k, "bits": bits, "kept_share": kept_share}
-        figures["coded_share"] = coded_share
+        figures |= {"coded_share": coded_share, "writes": writes}
         figures |= {"retrieval_weight": retrieval_weight, "second_read": second_read, "rows": rows}
         output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
@@ -169,7 +182,7 @@ def drawn(paragraphs: list[Paragraph], sample: int | None, seed: int, *, unanswe
     return sampled(asked, sample, seed)
 
 
-def on_gold(reader: BTRReader) -> Ask:
+def on_gold(reader: BTRReader | BTRGenerativeReader) -> Ask:
     """Answers from the question's own paragraph."""
 
     def ask(asked: Asked) -> tuple[str, float]:
@@ -178,7 +191,7 @@ def on_gold(reader: BTRReader) -> Ask:
     return ask
 
 
-def on_retrieved(reader: BTRReader, paragraphs: list[Paragraph], top_k: int) -> Ask:
+def on_retrieved(reader: BTRReader | BTRGenerativeReader, paragraphs: list[Paragraph], top_k: int) -> Ask:
     """Answers from the paragraphs that BM25 finds among all of the file, in a Haystack pipeline."""
     documents = [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in paragraphs)]
     pipeline = question_pipeline(documents, reader, top_k)
@@ -191,8 +204,10 @@ def on_retrieved(reader: BTRReader, paragraphs: list[Paragraph], top_k: int) -> 
 
 def best(outputs: dict[str, Any]) -> tuple[str, float]:
     """The text of a reader's first answer and its score; the empty text where there is none."""
-    answers = outputs["answers"]
-    return (answers[0].data or "", answers[0].score) if answers else ("", -math.inf)
+    if not outputs["answers"]:
+        return "", -math.inf
+    first = outputs["answers"][0]
+    return first.data or "", first.score if isinstance(first, ExtractedAnswer) else first.meta["score"]
 
 
 def score(asked: list[Asked], ask: Ask, label: str) -> dict[str, Any]:

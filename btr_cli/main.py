@@ -31,6 +31,7 @@ app.command()(demo)
 def main() -> None:
     """Run the command; a failure that has a name is told in a line, not in a traceback."""
     logging.basicConfig(format="%(message)s")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # Haystack's telemetry tries again and again without a network
     logging.getLogger("btr_haystack").setLevel(logging.INFO)  # Haystack's would tell of every step of every question
     try:
         app()

@@ -228,16 +228,17 @@ class SplitReader:
             raise ModelError(msg)
         return self.code(self.tokens(texts), max_rows=max_rows)
 
-    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+    def tokens(self, texts: Sequence[str], *, remember: bool = False) -> list[Tokens]:
         """
         Cut texts into tokens and windows, which is all that a text alone gives.
 
         :param texts: any strings; an empty one has no token.
+        :param remember: keep them for the next time, as of documents that questions are asked about.
         :returns: of each text.
         """
         window, closing = self._window(), list(self.frame.closing)
         made = []
-        for ids in self.token_cache.ids(texts):
+        for ids in self.token_cache.ids(texts) if remember else tokenise(self.tokenizer, list(texts)):
             starts = window_starts(len(ids), window, self.stride)
             parts = [ids[a : a + window] + closing for a in starts]
             windows = np.array([(a, len(part)) for a, part in zip(starts, parts, strict=True)], dtype=np.int32)

@@ -30,7 +30,7 @@ _BELOW_WIDE = 1 << 16  # ids below this take 2 bytes
 _MAX_16_BITS = (1 << 16) - 1
 _RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32
 _INT32, _ID16, _ID32 = np.dtype(np.int32), np.dtype("<u2"), np.dtype("<i4")
-_ADVICE = "Delete the passage from its store and encode it again."
+_ADVICE = "Encode the passage again."
 
 
 class RecordParts(NamedTuple):
@@ -252,7 +252,7 @@ def part_bytes(data: bytes) -> RecordParts:
     if version != VERSION:
         msg = (
             f"The passage record has version {version}, this btr-haystack reads version {VERSION}. "
-            "Update btr-haystack, or delete the passage from its store and encode it again."
+            "Update btr-haystack, or encode the passage again."
         )
         raise RecordError(msg)
     one_window = flags & _ONE_WINDOW

@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""Texts as tokens, those of the last texts remembered: few documents get most questions, and each is asked for twice."""
+"""Texts as tokens, remembered: few documents get most questions, and a text is asked for ids and for offsets."""
 
 import threading
 from collections.abc import Sequence
@@ -47,6 +47,12 @@ class TokenCache:
         :returns: int64 (tokens, 2): first character and the one behind the last.
         """
         return np.array(self._encodings([text])[0].offsets, dtype=np.int64).reshape(-1, 2)
+
+    def clear(self) -> None:
+        """Forget all texts."""
+        with _LOCK:
+            self._kept.clear()
+            self._size = 0
 
     def _encodings(self, texts: Sequence[str]) -> list[Any]:
         with _LOCK:

@@ -7,8 +7,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from btr_haystack.errors import ModelError
 
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)

@@ -238,16 +238,16 @@ class TestAsk:
 
 class TestDemo:
     def test_tables(self, btr, tiny_default, plain_reader, monkeypatch):
-        questions = [{"question": QUERY}, {"question": "Which animal is the fastest?"}]
+        questions = [{"question": QUERY, "answers": ["x"]}, {"question": "Which animal is it?", "answers": ["y"]}]
         monkeypatch.setattr(demo, "shipped_questions", lambda: questions)
         monkeypatch.setattr(demo, "ordinary_reader", lambda _: BTRReader(plain_reader("bert"), no_answer=False))
         monkeypatch.setattr(demo, "DEFAULT_TEACHER", plain_reader("bert"))
         status, output, _ = btr("demo")
         assert status == 0
-        assert re.search(r"ordinary +│.*│ +2 of 2 │", output)
+        assert re.search(r"ordinary +│.*│ +0 of 2 │ +2 of 2 │", output)
         assert "10 of 10 passages encoded" in output
         assert all(one["question"] in output for one in questions)
-        rows = [line.split("│") for line in output.splitlines() if line.count("│") == 7]
+        rows = [line.split("│") for line in output.splitlines() if line.count("│") == 7 and "of 2" not in line]
         assert [row[-2].strip() for row in rows if row[-3].strip()] == ["0"] * len(questions)
         assert "128, 64 in half (states)" in output
         assert "(all counted)" in output
@@ -276,6 +276,17 @@ class TestEvaluate:
             assert row["questions"] == 3
             assert 0 <= row["em"] <= row["f1"] <= 100
             assert row["ms"] > 0
+
+    def test_written_figures(self, btr, squad_file, generative, seq2seq, tmp_path):
+        figures = tmp_path / "figures.json"
+        given = ("--model", generative, "--teacher", seq2seq, "--writes", "--prompt", "question: {query}")
+        assert btr("evaluate", squad_file, *given, "--bits", 16, "--top-k", 2, "--output", figures)[0] == 0
+        told = json.loads(figures.read_text())
+        assert told["writes"]
+        assert [(row["task"], row["teacher"]) for row in told["rows"]] == [
+            (task, teacher) for task in ("gold", "open") for teacher in (True, False)
+        ]
+        assert all(0 <= row["em"] <= row["f1"] <= 100 and row["ms"] > 0 for row in told["rows"])
 
     def test_a_perfect_reader_and_a_mute_one(self, squad_file):
         asked = evaluate.drawn(read_squad(squad_file), None, 0)
@@ -314,7 +325,8 @@ class TestEvaluate:
 
     def test_refusals(self, refused, squad_file, documents_file, tmp_path):
         assert "--bits has no meaning for task nq" in refused("evaluate", squad_file, "--task", "nq", "--bits", 8)
-        assert "--writes has no meaning for task squad" in refused("evaluate", squad_file, "--writes")
+        assert "--kept-share has no meaning where" in refused("evaluate", squad_file, "--writes", "--kept-share", 0.5)
+        assert "nothing is written; give --writes" in refused("evaluate", squad_file, "--prompt", "question: {query}")
         assert "task is 'trec'; expected squad, nq" in refused("evaluate", squad_file, "--task", "trec")
         assert "mode is 'both of them'" in refused("evaluate", squad_file, "--mode", "both of them")
         assert "missing.json: no such file" in refused("evaluate", tmp_path / "missing.json")

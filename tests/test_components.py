@@ -224,6 +224,16 @@ class TestBinaryTokenStore:
             with pytest.raises(error, match=f"coded_share is {share!r}; expected"):
                 BinaryTokenStore(folder, coded_share=share)
 
+    def test_a_store_that_is_not_there_is_not_made_by_looking(self, tmp_path, documents, monkeypatch):
+        monkeypatch.setattr(BinaryTokenStore, "_load", None)
+        store = BinaryTokenStore(None, f"sqlite:///{tmp_path}/mistyped.db")
+        assert store.model_name_or_path == "btr-flan-t5-small-squad"
+        assert (store.count_documents(), store.delete_documents(documents)) == (0, 0)
+        store.compact()
+        assert not list(tmp_path.iterdir())
+        with pytest.raises(TypeError, match="keep_ids is 'no'"):
+            BinaryTokenStore(keep_ids="no")
+
     def test_a_store_that_is_not_there_yet_is_empty(self, store):
         assert store.count_documents() == 0
 
@@ -515,6 +525,25 @@ class TestBTRReader:
         monkeypatch.setattr(TokenCache, "offsets", lambda self, text: seen.append(text) or offsets(self, text))
         answers = reader.run(QUERY, documents, top_k=3, no_answer=False)["answers"]
         assert sorted(seen) == sorted({answer.document.content for answer in answers})
+
+    def test_a_store_in_memory_outlives_one_of_its_readers(self, split_reader, documents):
+        store = BinaryTokenStore(split_reader(), "memory://", progress_bar=False)
+        one, other = BTRReader(token_store=store), BTRReader(token_store=store)
+        one.run(QUERY, documents)
+        one.close()
+        assert other.run(QUERY, documents)["cache"] == {"hits": 8, "misses": 0}
+        store.close()
+        assert store.count_documents() == 0
+
+    def test_what_is_no_store_or_no_truth_value(self, reader, documents):
+        with pytest.raises(TypeError, match=r"token_store is 'sqlite:///x.db'; expected a BinaryTokenStore"):
+            BTRReader(token_store="sqlite:///x.db")  # noqa: S106
+        with pytest.raises(TypeError, match="no_answer is 'no'; expected True or False"):
+            BTRReader(no_answer="no")
+        with pytest.raises(TypeError, match="no_answer is 0; expected True or False"):
+            reader.run(QUERY, documents, no_answer=0)
+        with pytest.raises(TypeError, match="expected a list of queries, not NoneType"):
+            reader.read_batch(None, documents)
 
     def test_closed_and_used_again(self, reader, documents):
         first = reader.run(QUERY, documents)["answers"]

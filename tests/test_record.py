@@ -203,7 +203,7 @@ def test_unpacked_arrays_are_views_that_nobody_can_write():
         (b"PK" + pack(EXAMPLE)[2:], r"starts with b'PK' where b'BT' is expected"),
         (b"BT\x02" + pack(EXAMPLE)[3:], "has version 2, this btr-haystack reads version 1. Update btr-haystack"),
         (b"BT\x00" + pack(EXAMPLE)[3:], "has version 0"),
-        (pack(EXAMPLE)[:-1], "has 32 bytes, its header calls for 33. Delete the passage .* encode it again"),
+        (pack(EXAMPLE)[:-1], "has 32 bytes, its header calls for 33. Encode the passage again"),
         (pack(EXAMPLE) + b"x", "has 34 bytes, its header calls for 33"),
         (pack(EXAMPLE)[:-1] + b"x", "holds the checksum 0x78.*, its bytes give 0x"),
         (signed(struct.pack("<2sBBHHII", b"BT", 1, 128, 0, 0, 0, 0)), "contradicts itself"),

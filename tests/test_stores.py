@@ -371,7 +371,7 @@ def test_an_empty_file_becomes_a_store(tmp_path, url):
 def test_a_file_of_something_else(tmp_path, url):
     text = b"no database at all. " * 100
     (tmp_path / "store.db").write_bytes(text)
-    with pytest.raises(StoreError, match=r"The file is something else\. Give another url"):
+    with pytest.raises(StoreError, match=r"It is something else, or its first bytes are damaged"):
         open_store(url, MODEL)
     assert (tmp_path / "store.db").read_bytes() == text
 

@@ -275,7 +275,9 @@ def test_nq_reads_a_huge_line(write):
 
 
 def test_qed_gives_the_paragraph(write):
-    expected = Item(str(QED["example_id"]), QED["question_text"], ("25 July 1978",), (QED["paragraph_text"],), starts=(24,))
+    expected = Item(
+        str(QED["example_id"]), QED["question_text"], ("25 July 1978",), (QED["paragraph_text"],), starts=(24,)
+    )
     assert read_nq(write(QED)) == [expected]
 
 

@@ -372,7 +372,12 @@ QED = {
     "answer_spans": [[11, 15]],
     "answer_text": ["Oslo"],
 }
-CLAIM = {"id": 3, "claim": "Oslo is small.", "label": "REFUTES", "evidence": ["Oslo -LRB- big -RRB- .", "It is a town ."]}
+CLAIM = {
+    "id": 3,
+    "claim": "Oslo is small.",
+    "label": "REFUTES",
+    "evidence": ["Oslo -LRB- big -RRB- .", "It is a town ."],
+}
 
 
 def test_three_kinds_of_files(squad_file, tmp_path):
@@ -391,7 +396,7 @@ def test_three_kinds_of_files(squad_file, tmp_path):
 def test_other_files_are_told_of(text, tmp_path):
     path = tmp_path / "other.json"
     path.write_text(text)
-    with pytest.raises(DataError, match="other.json"):
+    with pytest.raises(DataError, match=r"other\.json"):
         read_paragraphs(path)
 
 

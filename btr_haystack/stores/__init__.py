@@ -13,7 +13,7 @@ from btr_haystack.stores.sqlite import SQLiteStore
 
 __all__ = ["MemoryStore", "SQLiteStore", "Store", "open_store"]
 
-_MEMORY, _SQLITE = "memory://", "sqlite:///"
+MEMORY, _SQLITE = "memory://", "sqlite:///"
 
 
 def open_store(url: str, fingerprint: Fingerprint | None) -> Store:
@@ -34,7 +34,7 @@ def open_store(url: str, fingerprint: Fingerprint | None) -> Store:
     :raises NoStoreError: if there is none to open and no fingerprint to make one.
     :raises StoreError: if the url has another form, or the store cannot be opened or made.
     """
-    if url == _MEMORY:
+    if url == MEMORY:
         if fingerprint is None:
             msg = "A new memory store needs the fingerprint of the model whose passages it will hold, not None."
             raise NoStoreError(msg)

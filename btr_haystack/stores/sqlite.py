@@ -39,7 +39,7 @@ _ADVICE = {
     "SQLITE_CORRUPT": "The file is damaged. Restore a copy of it, or delete it to encode its passages anew.",
     "SQLITE_FULL": "The disk is full. What was committed stays; make room and run again.",
     "SQLITE_IOERR": "The disk fails or is full. What was committed stays; make room and run again.",
-    "SQLITE_NOTADB": "The file is something else. Give another url.",
+    "SQLITE_NOTADB": "It is something else, or its first bytes are damaged. Give another url, or restore a copy.",
     "SQLITE_READONLY": "The store can only be read: to write, both the file and its folder must be writable.",
 }
 
@@ -213,7 +213,11 @@ class SQLiteStore(Store):
                 "Update btr-haystack, or give another url."
             )
             raise StoreError(msg)
-        return Fingerprint.from_json(meta.get("fingerprint", ""))
+        try:
+            return Fingerprint.from_json(meta.get("fingerprint", ""))
+        except StoreError as error:
+            msg = f"{self.path} does not tell which model encoded its passages: {error} {_ADVICE['SQLITE_CORRUPT']}"
+            raise StoreError(msg) from error
 
     def _create(self, fingerprint: Fingerprint) -> None:
         """Makes the store, unless another process has been quicker."""

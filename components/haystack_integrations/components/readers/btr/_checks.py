@@ -70,6 +70,9 @@ def check_queries(queries: Iterable[Any]) -> None:
     if isinstance(queries, str):
         msg = "expected a list of queries, not a single one"
         raise TypeError(msg)
+    if not isinstance(queries, Iterable):
+        msg = f"expected a list of queries, not {type(queries).__name__}: {str(queries)[:60]!r}"
+        raise TypeError(msg)
     for query in queries:
         if not isinstance(query, str):
             msg = f"the query must be a string, not {type(query).__name__}"
@@ -114,6 +117,19 @@ def check_same_windows(max_seq_length: int, stride: int, store: Any) -> None:
 def first_given(*values: Any) -> Any:
     """The first value that is not None; None where all are."""
     return next((value for value in values if value is not None), None)
+
+
+def check_flag(**flags: Any) -> None:
+    """
+    Refuse what is neither true nor false; "no" would count as true.
+
+    :param flags: by the names of their parameters.
+    :raises TypeError: at the first that is no bool.
+    """
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            msg = f"{name} is {flag!r}; expected True or False"
+            raise TypeError(msg)
 
 
 def check_share(**shares: float | None) -> None:

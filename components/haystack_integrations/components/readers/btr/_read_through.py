@@ -58,7 +58,7 @@ def sound_records(store: Store, keys: Iterable[bytes]) -> dict[bytes, bytes]:
 
 
 def stored_passages(
-    store: Store, reader: SplitReader, texts: dict[bytes, str]
+    store: Store, reader: SplitReader, texts: dict[bytes, str], *, remember: bool = False
 ) -> tuple[dict[bytes, Passage], dict[bytes, Tokens]]:
     """
     Read the passages that a store has; one that is damaged, or of other tokens, is reported and counts as missing.
@@ -66,13 +66,14 @@ def stored_passages(
     :param store: an open store.
     :param reader: tokenises the texts of records without token ids.
     :param texts: of the passages, by their keys.
+    :param remember: have the reader keep the tokens of these texts for the next time.
     :returns: passages by their keys, and the tokens of all texts whose passages are missing, perhaps of more.
     """
     records = sound_records(store, texts)
 
     def tokens_of(keys: Iterable[bytes]) -> dict[bytes, Tokens]:
         keys = list(keys)
-        return dict(zip(keys, reader.tokens([texts[key] for key in keys]), strict=True))
+        return dict(zip(keys, reader.tokens([texts[key] for key in keys], remember=remember), strict=True))
 
     tokens = tokens_of(key for key in texts if key not in records or leaves_ids(records[key]))
     found = {}
@@ -85,7 +86,9 @@ def stored_passages(
 
 
 def _warn(key: bytes, error: RecordError) -> None:
-    logger.warning("Passage {key} counts as missing. {error}", key=key.hex(), error=error)
+    logger.warning(
+        "Passage {key} counts as missing until it is read or written again. {error}", key=key.hex(), error=error
+    )
 
 
 class ReadThrough:
@@ -122,7 +125,7 @@ class ReadThrough:
         keys = [passage_key(text) for text in texts]
         whole = dict(zip(keys, texts, strict=True))
         store = self._opened()
-        found, tokens = stored_passages(store, self._reader, whole)
+        found, tokens = stored_passages(store, self._reader, whole, remember=True)
         hits = sum(key in found for key in keys)
         missing = [key for key in whole if key not in found]
         with tqdm(total=len(missing), desc="Encoding passages", disable=not (progress_bar and missing)) as bar:

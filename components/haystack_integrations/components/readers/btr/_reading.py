@@ -98,6 +98,9 @@ class StoreReader(Generic[R]):
 
         :raises ValueError: where the token store has other windows.
         """
+        if token_store is not None and not isinstance(token_store, BinaryTokenStore):
+            msg = f"token_store is {token_store!r:.80}; expected a BinaryTokenStore, such as BinaryTokenStore(url=...)"
+            raise TypeError(msg)
         check_same_windows(max_seq_length, stride, token_store)
         check_device(device, model_kwargs)
         if token_store is not None:
@@ -146,9 +149,11 @@ class StoreReader(Generic[R]):
 
     def close(self) -> None:
         """
-        Lets go of the model and closes the token store. Used again, both come back; a memory store comes back empty.
+        Lets go of the model and closes the token store. Used again, both come back.
+
+        A store in memory stays: others may be reading it, and closing would empty it.
         """
-        if self.token_store is not None:
+        if self.token_store is not None and not self.token_store.in_memory:
             self.token_store.close()
         self._loaded = None
 

@@ -5,6 +5,7 @@
 """Where passages are kept as bits, and the step of an indexing pipeline that puts them there."""
 
 from collections.abc import Iterable, Sized
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,11 +22,12 @@ from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.reader import SplitReader
 from btr_haystack.record import cut, pack, passage_key
 from btr_haystack.report import StoreReport, report
-from btr_haystack.stores import Store, open_store
+from btr_haystack.stores import MEMORY, Store, open_store
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
     check_device,
     check_documents,
+    check_flag,
     check_share,
     check_stream,
     check_windows,
@@ -67,7 +69,7 @@ class BinaryTokenStore:
 
     def __init__(
         self,
-        model: Path | str = DEFAULT_MODEL,
+        model: Path | str | None = None,
         url: str = "sqlite:///store.db",
         device: ComponentDevice | None = None,
         token: Secret | None = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False),
@@ -84,7 +86,7 @@ class BinaryTokenStore:
         Set up the store; nothing is loaded or opened before it is used.
 
         :param model:
-            A BTR model with codes: a folder or an identifier of the Hugging Face hub. By default the model that comes
+            A BTR model with codes: a folder or an identifier of the Hugging Face hub. If `None`, the model that comes
             with btr-haystack.
         :param url:
             "sqlite:///store.db" (in the working directory), "sqlite:////var/lib/store.db" (anywhere), or "memory://",
@@ -120,8 +122,9 @@ class BinaryTokenStore:
         check_windows(max_seq_length, stride)
         check_at_least(0, bits=bits)
         check_share(coded_share=coded_share)
+        check_flag(keep_ids=keep_ids, progress_bar=progress_bar)
         check_device(device, model_kwargs)
-        self.model_name_or_path = str(model)
+        self.model_name_or_path = str(model or DEFAULT_MODEL)
         self.url = url
         self.device = device
         self.token = token
@@ -189,6 +192,13 @@ class BinaryTokenStore:
             If the store cannot be opened.
         """
         self._warm()
+
+    @property
+    def in_memory(self) -> bool:
+        """
+        Whether the passages are gone when the store is closed.
+        """
+        return self.url == MEMORY
 
     @property
     def reader(self) -> SplitReader:
@@ -352,9 +362,10 @@ class BinaryTokenStore:
         Counts the passages: documents of the same text are one.
 
         :returns:
-            Number of passages.
+            Number of passages; 0 where there is no store yet, and none is made.
         """
-        return len(self._opened())
+        store = self._existing()
+        return 0 if store is None else len(store)
 
     def delete_documents(self, documents: Iterable[Document]) -> int:
         """
@@ -372,7 +383,9 @@ class BinaryTokenStore:
             If something is not a Document.
         """
         check_stream(documents)
-        store = self._opened()
+        store = self._existing()
+        if store is None:
+            return 0
         deleted = 0
         for batch in in_chunks(documents, self.batch_size):
             texts = {document.content for document in check_documents(batch) if document.content}
@@ -383,7 +396,9 @@ class BinaryTokenStore:
         """
         Gives the space of deleted passages back to the disk.
         """
-        self._opened().compact()
+        store = self._existing()
+        if store is not None:
+            store.compact()
 
     def report(self) -> StoreReport:
         """
@@ -395,13 +410,16 @@ class BinaryTokenStore:
         return report(self._opened())
 
     def _opened(self) -> Store:
-        """The open store. One that exists is opened without the model."""
+        """The open store, made where there is none. One that exists is opened without the model."""
+        store = self._existing()
+        return self.open(self.reader.fingerprint) if store is None else store  # a new one needs the model's fingerprint
+
+    def _existing(self) -> Store | None:
+        """The open store, opened without the model; None where there is none."""
         with LOADING:
             if self._store is None:
-                try:
+                with suppress(NoStoreError):
                     self._store = open_store(self.url, None)
-                except NoStoreError:  # a new one needs the model's fingerprint
-                    return self.open(self.reader.fingerprint)
             return self._store
 
     def close(self) -> None:

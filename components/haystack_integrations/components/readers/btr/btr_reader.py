@@ -26,6 +26,7 @@ from haystack_integrations.components.readers.btr._answers import (
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
     check_documents,
+    check_flag,
     check_queries,
     check_windows,
     first_given,
@@ -383,6 +384,7 @@ class BTRReader(StoreReader[SplitReader]):
             ),
         )
         check_windows(settings.max_seq_length, settings.stride)
+        check_flag(no_answer=settings.rules.no_answer)
         check_at_least(0, top_k=settings.rules.top_k, second_read=settings.second_read)
         check_at_least(0, int | float, overlap_threshold=overlap_threshold, retrieval_weight=settings.retrieval_weight)
         check_at_least(
@@ -451,7 +453,9 @@ class BTRReader(StoreReader[SplitReader]):
 
     def close(self) -> None:
         """
-        Lets go of the models and closes the token store. Used again, they come back; a memory store comes back empty.
+        Lets go of the models and closes the token store. Used again, they come back.
+
+        A store in memory stays: others may be reading it, and closing would empty it.
         """
         StoreReader.close(self)
         self._second = None
