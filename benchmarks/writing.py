@@ -8,9 +8,7 @@ Time of one written answer: BTRGenerativeReader against Fusion-in-Decoder in pla
 The reference is what one writes first: all rows padded to the longest; its share of padding is reported.
 
 Both get the same documents (BM25's best among the shipped Wikipedia passages) in turn, in float32 and one process, and
-write the same number of tokens. Whole calls are timed, store reads and tokenising included. A model without a decoder,
-such as the shipped one, gets one of FLAN-T5-small's shape with random weights: what it writes is nonsense, the work is
-the same.
+write the same number of tokens. Whole calls are timed, store reads and tokenising included.
 
     python -m benchmarks.writing --output results/writing.json
 """
@@ -36,8 +34,7 @@ from transformers.models.t5.modeling_t5 import T5LayerCrossAttention
 from benchmarks.reading import retrieved, timed
 from btr_cli.benchmark import machine
 from btr_cli.corpus import shipped_documents, shipped_questions
-from btr_haystack import BTRForConditionalGeneration, BTRForQuestionAnswering, default_model_path
-from btr_haystack.errors import ModelError
+from btr_haystack import BTRForConditionalGeneration, default_model_path
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader
 
 PASSAGES = (1, 5, 10, 20, 40, 100)
@@ -97,11 +94,9 @@ def main() -> None:
     questions = [one["question"] for one in shipped_questions()][: options.questions]
     settings = {"min_new_tokens": options.tokens, "max_new_tokens": options.tokens}
     with tempfile.TemporaryDirectory() as folder:
-        model = with_a_decoder(options.model)
-        model.save_pretrained(f"{folder}/model")
+        model = BTRForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32).eval()
         tokenizer = AutoTokenizer.from_pretrained(options.model)
-        tokenizer.save_pretrained(f"{folder}/model")
-        store = BinaryTokenStore(f"{folder}/model", url=f"sqlite:///{folder}/passages.db")
+        store = BinaryTokenStore(options.model, url=f"sqlite:///{folder}/passages.db")
         store.write_documents(documents)
         plain = BTRGenerativeReader(token_store=store, generation_kwargs=settings)
         merged = BTRGenerativeReader(token_store=store, generation_kwargs=settings, **MERGED)
@@ -126,17 +121,6 @@ def main() -> None:
     if options.output:
         figures = {"machine": machine(), "tokens": options.tokens, "merged": MERGED, "rows": rows}
         options.output.write_text(json.dumps(figures, indent=1) + "\n")
-
-
-def with_a_decoder(folder: str) -> BTRForConditionalGeneration:
-    """The model in float32, with a decoder of its encoder's shape and random weights where it has none."""
-    try:
-        return BTRForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    except ModelError:
-        reader = BTRForQuestionAnswering.from_pretrained(folder, dtype=torch.float32)
-        model = BTRForConditionalGeneration(reader.config)
-        model.load_state_dict(reader.state_dict(), strict=False)
-        return model.eval()
 
 
 def padding(tokenizer: Any, query: str, documents: list[Document]) -> float:

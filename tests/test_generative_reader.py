@@ -165,8 +165,6 @@ def test_long_and_odd_documents(reader, long_document):
 
 def test_refusals(generative, split_reader, store, documents):
     for given, told in (
-        ({}, "model is None; expected a model that can write"),
-        ({"model": "btr-flan-t5-small-squad"}, "has no decoder"),
         ({"model": generative, "prompt": "question"}, "expected a text with {query}"),
         ({"model": generative, "top_k": 0}, "top_k is 0"),
         ({"model": generative, "generation_kwargs": {"num_return_sequences": 2}}, "use top_k"),

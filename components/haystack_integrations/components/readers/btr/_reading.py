@@ -18,7 +18,7 @@ from btr_haystack.errors import ModelError
 from btr_haystack.passage import Passage
 from btr_haystack.reader import SplitReader
 from btr_haystack.stores import open_store
-from haystack_integrations.components.readers.btr._checks import check_device, check_same_windows
+from haystack_integrations.components.readers.btr._checks import check_device, check_flag, check_same_windows
 from haystack_integrations.components.readers.btr._model import (
     LOADING,
     load_reader,
@@ -92,6 +92,7 @@ class StoreReader(Generic[R]):
         max_seq_length: int,
         stride: int,
         token_store: BinaryTokenStore | None,
+        int8: bool,
     ) -> None:
         """
         Keep what the model is loaded with; what is not given is the token store's.
@@ -101,6 +102,7 @@ class StoreReader(Generic[R]):
         if token_store is not None and not isinstance(token_store, BinaryTokenStore):
             msg = f"token_store is {token_store!r:.80}; expected a BinaryTokenStore, such as BinaryTokenStore(url=...)"
             raise TypeError(msg)
+        check_flag(int8=int8)
         check_same_windows(max_seq_length, stride, token_store)
         check_device(device, model_kwargs)
         if token_store is not None:
@@ -114,6 +116,7 @@ class StoreReader(Generic[R]):
         self.max_seq_length = max_seq_length
         self.stride = stride
         self.token_store = token_store
+        self.int8 = int8
 
     def _get_telemetry_data(self) -> dict[str, Any]:
         """
@@ -177,15 +180,21 @@ class StoreReader(Generic[R]):
                 raise ModelError(msg)
             store.open(reader.fingerprint)
             opened = partial(store.open, reader.fingerprint)
-            return Reading(reader, ReadThrough(reader, opened, keep_ids=store.keep_ids))
+            return Reading(self._computing(reader), ReadThrough(reader, opened, keep_ids=store.keep_ids))
         if reader.joint:
             logger.warning(
                 "{model} reads question and passage jointly (k = 0): nothing is kept of a passage.",
                 model=self.model_name_or_path,
             )
-            return Reading(reader, None)
+            return Reading(self._computing(reader), None)
         own_store = open_store("memory://", reader.fingerprint)
-        return Reading(reader, ReadThrough(reader, lambda: own_store, keep_ids=True, most=OWN_STORE_PASSAGES))
+        return Reading(
+            self._computing(reader), ReadThrough(reader, lambda: own_store, keep_ids=True, most=OWN_STORE_PASSAGES)
+        )
+
+    def _computing(self, reader: R) -> R:
+        """The reader that reads, where passages are encoded in full precision."""
+        return reader.in_int8() if self.int8 else reader
 
     def _model(self, store: BinaryTokenStore | None) -> R:
         """The token store's model where it is the same, else one of its own."""

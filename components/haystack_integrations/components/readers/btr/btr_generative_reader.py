@@ -13,7 +13,6 @@ from haystack import Document, GeneratedAnswer, component, logging
 from haystack.utils import ComponentDevice, Secret
 from transformers import GenerationConfig
 
-from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import ModelError
 from btr_haystack.generator import Compression, GenerativeReader, Written
 from haystack_integrations.components.readers.btr._checks import (
@@ -65,7 +64,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
 
     docs = [Document(content="Oslo is the capital of Norway.")]
 
-    store = BinaryTokenStore("my-generative-reader", url="sqlite:///store.db")
+    store = BinaryTokenStore(url="sqlite:///store.db")
     reader = BTRGenerativeReader(token_store=store)
     result = reader.run(query="What is the capital of Norway?", documents=docs)
     print(result["answers"][0].data)
@@ -92,13 +91,14 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         merged_across: float = 0.0,
         merge_every: int = 3,
         progress_bar: bool = False,
+        int8: bool = False,
     ) -> None:
         """
         Set up the reader; nothing is loaded before it is used.
 
         :param model:
             A BTR model with a decoder, or a T5 sequence-to-sequence model: a folder or an identifier for the Hugging
-            Face hub. If `None`, the model of the token store.
+            Face hub. If `None`, the model of the token store; without one, the model that comes with btr-haystack.
         :param device:
             The device on which the model is loaded. If `None`, that of the token store, or the default device.
         :param token:
@@ -132,15 +132,14 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             Number of decoder layers between two such merges.
         :param progress_bar:
             Whether to show a progress bar while documents are encoded that the store lacks.
+        :param int8:
+            Whether the layers that run at question time, the decoder's too, compute mostly in 8 bits. It is for a
+            CPU, and faster; passages are encoded and kept as always.
         :raises ValueError:
-            If a number is out of range, the prompt has no place for the query, no model is named, or the token store
-            has other windows than the reader.
+            If a number is out of range, the prompt has no place for the query, or the token store has other windows
+            than the reader.
         """
-        self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store)
-        if self.model_name_or_path == DEFAULT_MODEL:
-            given = model or (token_store and token_store.model_name_or_path)
-            msg = f"model is {given!r}; expected a model that can write: {DEFAULT_MODEL} has no decoder"
-            raise ValueError(msg)
+        self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store, int8)
         if not isinstance(prompt, str) or QUERY not in prompt:
             msg = f"prompt is {prompt!r}; expected a text with {QUERY} where the query belongs"
             raise ValueError(msg)
@@ -182,6 +181,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             merged_across=self.merged_across,
             merge_every=self.merge_every,
             progress_bar=self.progress_bar,
+            int8=self.int8,
         )
 
     @component.output_types(answers=list[GeneratedAnswer], cache=dict[str, int])

@@ -1,0 +1,107 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Upper layers in 8 bits."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import FAMILIES, passage
+from haystack import Document, Pipeline
+
+from btr_haystack import GenerativeReader, SplitReader
+from btr_haystack.errors import ModelError
+from btr_haystack.quantise import quantised
+from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
+
+QUESTION = "Who was awarded the Nobel Prize?"
+TEXTS = [passage(number) for number in range(6)]
+FIELDS = ("passage", "start", "end", "score")
+ROUNDED = "torch.ao.nn.quantized.dynamic.modules.linear"
+
+
+def kinds(model):
+    return {type(module).__module__ for module in model.modules() if type(module).__name__ == "Linear"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reads_the_same_passages_nearly_as_well(split_reader, family):
+    reader = SplitReader.from_pretrained(split_reader(family, k=1))
+    small = reader.in_int8()
+    assert small.fingerprint == reader.fingerprint
+    passages = reader.encode(TEXTS)
+    for one, other in zip(passages, small.encode(TEXTS), strict=True):
+        assert np.array_equal(one.codes, other.codes)
+    whole, [rounded] = reader.read([QUESTION], passages), small.read([QUESTION], passages)
+    best = {(p, s, e): x for p, s, e, x in zip(*(getattr(whole[0], n) for n in FIELDS), strict=True)}
+    shared = [
+        (best[p, s, e], x)
+        for p, s, e, x in zip(*(getattr(rounded, n) for n in FIELDS), strict=True)
+        if (p, s, e) in best
+    ]
+    assert len(shared) > 0.6 * len(best)
+    ours, theirs = np.array(shared).T
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.9  # T5's random attention is sharp, and moves most
+    assert not np.array_equal(ours, theirs)
+
+
+def test_only_what_runs_at_question_time_is_rounded(split_reader):
+    model = SplitReader.from_pretrained(split_reader("t5", k=1)).model
+    small = quantised(model)
+    assert kinds(model) == {"torch.nn.modules.linear"}
+    assert kinds(small.family.layers[0]) == {"torch.nn.modules.linear"}
+    attention, feed_forward = small.family.layers[1].layer
+    assert kinds(attention) == {ROUNDED}
+    assert kinds(feed_forward) == {ROUNDED, "torch.nn.modules.linear"}
+    assert type(feed_forward.DenseReluDense.wo) is torch.nn.Linear
+    assert small.family.embeddings is model.family.embeddings
+    assert small.binariser.decoder is model.binariser.decoder
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_joint_readers(plain_reader, family):
+    reader = SplitReader.from_pretrained(plain_reader(family))
+    one, other = (each.read_jointly(QUESTION, TEXTS) for each in (reader, reader.in_int8()))
+    assert len(one.score) == len(other.score)
+    assert other.score.max() == pytest.approx(one.score.max(), rel=0.1)
+
+
+def test_writing(generative):
+    reader = GenerativeReader.from_pretrained(generative)
+    small = reader.in_int8()
+    assert ROUNDED in kinds(small.model.encoder.decoder)
+    [[one]], [[other]] = (
+        each.write([QUESTION], reader.encode(TEXTS), min_new_tokens=3, max_new_tokens=3) for each in (reader, small)
+    )
+    assert other.score == pytest.approx(one.score, abs=0.1)
+
+
+def test_components_share_a_store(split_reader, generative, tmp_path):
+    documents = [Document(content=text) for text in TEXTS]
+    for model, kind in ((split_reader("t5"), BTRReader), (generative, BTRGenerativeReader)):
+        store = BinaryTokenStore(model, f"sqlite:///{tmp_path}/{kind.__name__}.db", progress_bar=False)
+        small, whole = kind(token_store=store, int8=True), kind(token_store=store)
+        assert small.run(QUESTION, documents)["cache"] == {"hits": 0, "misses": 6}
+        assert whole.run(QUESTION, documents)["cache"] == {"hits": 6, "misses": 0}
+        assert "quantized" in str(kinds(small._loaded.reader.model))
+        assert "quantized" not in str(kinds(whole._loaded.reader.model))
+        pipeline = Pipeline()
+        pipeline.add_component("reader", small)
+        again = Pipeline.loads(pipeline.dumps()).get_component("reader")
+        assert again.int8 is True
+        assert again.run(QUESTION, documents)["cache"] == {"hits": 6, "misses": 0}
+
+
+def test_the_second_reader_is_rounded_too(split_reader, plain_reader):
+    reader = BTRReader(split_reader("bert"), second_model=plain_reader("bert"), int8=True)
+    reader.run(QUESTION, [Document(content=text) for text in TEXTS])
+    assert "quantized" in str(kinds(reader._second.model))
+
+
+def test_what_cannot_be_rounded(split_reader, plain_reader):
+    half = SplitReader.from_pretrained(split_reader("t5"), dtype=torch.bfloat16)
+    with pytest.raises(ModelError, match=r"the model is in torch\.bfloat16 on cpu; 8 bits take one in torch\.float32"):
+        half.in_int8()
+    with pytest.raises(TypeError, match="int8 is 'yes'; expected True or False"):
+        BTRReader(plain_reader("bert"), int8="yes")
