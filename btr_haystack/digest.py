@@ -25,7 +25,11 @@ def digest_of_files(folder: str, config: BTRConfig, tokenizer: Any, where: dict[
     if path is None:
         return None
     with safe_open(path, framework="pt") as file:
-        return digest_of_weights(whole({name: file.get_tensor(name) for name in file.keys()}), config, tokenizer)
+        return digest_of_weights(
+            whole({name: file.get_tensor(name) for name in file.keys() if not name.startswith(WRITING)}),
+            config,
+            tokenizer,
+        )
 
 
 def digest_of_weights(weights: dict[str, Tensor], config: BTRConfig, tokenizer: Any) -> str:

@@ -4,13 +4,14 @@
 
 """The split reader as a transformers model: one set of weights, read jointly or from codes."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
@@ -135,7 +136,10 @@ class BTRPreTrainedModel(PreTrainedModel):
             return model
         given = {name: value for name, value in kwargs.items() if name not in HUB_ARGUMENTS}
         config = given.pop("config", None) or AutoConfig.from_pretrained(str(folder), **where)
-        weights = int8.whole(load_file(path))
+        unread = cls._keys_to_ignore_on_load_unexpected or []  # such as a decoder, which is half of the file
+        with safe_open(path, framework="pt") as file:
+            wanted = [name for name in file.keys() if not any(re.match(one, name) for one in unread)]
+            weights = int8.whole({name: file.get_tensor(name) for name in wanted})
         found: Any = super().from_pretrained(None, *args, config=config, state_dict=weights, **given)
         (found[0] if isinstance(found, tuple) else found).config.name_or_path = str(folder)
         model = found  # with output_loading_info, a tuple, as transformers gives it

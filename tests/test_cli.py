@@ -379,21 +379,21 @@ class TestBenchmark:
         figures, picture = tmp_path / "figures.json", tmp_path / "pareto.png"
         status, output, errors = btr(
             "benchmark", squad_file, "--model", split_reader(k=1, bits=24), "--teacher", plain_reader("bert"),
-            "--pareto", "--bits", 24, "--bits", 8, "--dtype", "bfloat16", "--top-k", 2, "--output", figures,
-            "--plot", picture,
+            "--pareto", "--bits", 24, "--bits", 8, "--dtype", "bfloat16", "--dtype", "int8", "--top-k", 2,
+            "--output", figures, "--plot", picture,
         )  # fmt: skip
         assert status == 0, errors
         assert "bytes a token" in output
         told = json.loads(figures.read_text())
         assert [tuple(row[knob] for knob in KNOBS) for row in told["rows"]] == [
-            *((bits, share, 1.0, 0, "float32") for bits in (24, 8) for share in (1.0, 0.67, 0.5)),
+            *((bits, share, 1.0, 0, "float32") for bits in (24, 8) for share in (1.0, 0.75, 0.54)),
             *((24, 1.0, share, 0, "float32") for share in (0.5, 0.3)),
             *((24, 1.0, 1.0, again, "float32") for again in (1, 2, 3)),
-            (24, 1.0, 1.0, 0, "bfloat16"),
+            *((24, 1.0, 1.0, 0, dtype) for dtype in ("bfloat16", "int8")),
         ]
         assert {row["gold_of_teacher"] for row in told["rows"] if row["second_read"]} == {1.0}
         sizes = {(row["bits"], row["coded_share"]): row["bytes_a_token"] for row in told["rows"]}
-        assert 0 < sizes[8, 0.5] <= sizes[24, 1.0]
+        assert 0 < sizes[8, 0.54] <= sizes[24, 1.0]
         assert all(row["ms"] > 0 and row["times_faster"] > 0 for row in told["rows"])
         assert picture.read_bytes().startswith(b"\x89PNG")
 

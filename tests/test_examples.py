@@ -72,6 +72,15 @@ def test_indexing_pipeline(tmp_path):
 
 @needs_default_model
 @pytest.mark.slow
+def test_written_answers(tmp_path):
+    told = run(tmp_path, "written_answers.py")
+    assert told.count("found:") == told.count("10 passages from the store") == 6
+    assert "Dinant" in told
+    assert told.splitlines()[-2].split()[-1] in {"true", "false"}
+
+
+@needs_default_model
+@pytest.mark.slow
 def test_query_pipeline(tmp_path):
     first, second = run(tmp_path, "query_pipeline.py").split("second time:")
     assert "Barcode" in first
@@ -108,10 +117,11 @@ runpy.run_path({example!r})
 @pytest.mark.slow
 def test_first_blocks_of_the_readme(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = [part.split("```", 1)[0] for part in readme.split("```python\n")[1:3]]
-    first, second = run(tmp_path, "", code="".join(blocks)).splitlines()
+    blocks = [part.split("```", 1)[0] for part in readme.split("```python\n")[1:4]]
+    first, second, third = run(tmp_path, "", code="".join(blocks)).splitlines()
     assert "Dinant" in first
     assert "75 m" in second
+    assert "Dinant" in third
     assert "'hits': 2, 'misses': 0" in second
 
 
