@@ -81,7 +81,7 @@ class GenerativeReader(SplitReader):
         """
         Write answers to every question from all passages, which are decoded once for all questions.
 
-        :param questions: any strings; a question part longer than the model's max_query_length is cut.
+        :param questions: any strings; a long one is cut, see `question_room`.
         :param passages: of `encode`, or unpacked from a store.
         :param answers: to each question; more than one are found by beams, unless the settings sample.
         :param compression: at run time; none by default.

@@ -198,6 +198,17 @@ class SplitReader:
         return other
 
     @property
+    def question_room(self) -> int:
+        """
+        Most tokens of a question that is read with passages from codes, its special tokens included.
+
+        Where positions are absolute, the model's max_query_length, for passages begin behind it. Where they are
+        relative, half of max_seq_length; a row with a question longer than max_query_length can then be so much longer.
+        """
+        longest = self.model.config.max_query_length
+        return longest if self.model.family.positions is not None else max(longest, self.max_seq_length // 2)
+
+    @property
     def joint(self) -> bool:
         """Whether question and passage are read together from the first layer (k = 0), so that nothing can be kept."""
         return self.model.config.k == 0
@@ -328,7 +339,7 @@ class SplitReader:
         """
         Read every question with every passage; the passages are decoded once for all questions.
 
-        :param questions: any strings; a question part longer than the model's max_query_length is cut.
+        :param questions: any strings; a long one is cut, see `question_room`.
         :param passages: of `encode`, or unpacked from a store.
         :param spans_per_window: candidates of each window.
         :param max_answer_length: most tokens of an answer; None for no limit.
@@ -476,7 +487,7 @@ class SplitReader:
 
     def _question(self, question: str) -> _Question:
         """The question read alone, by the lower layers."""
-        part = self._question_part(question, self.model.config.max_query_length)
+        part = self._question_part(question, self.question_room)
         ids = torch.tensor([part], device=self.model.device)
         return _Question(ids, self.model.lower(ids, None, passage=False))
 

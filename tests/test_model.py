@@ -516,3 +516,15 @@ def test_cuda_and_cpu_agree(family, split_reader):
     for written in (cpu.encode(texts), cuda.encode(texts)):
         [ours], [theirs] = cpu.read(["Who?"], written), cuda.read(["Who?"], written)
         assert np.allclose(np.sort(ours.score), np.sort(theirs.score), atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "room"), [("bert", 24), ("t5", 100)])
+def test_room_for_a_question(split_reader, kind, room, caplog):
+    reader = SplitReader.from_pretrained(split_reader(kind, k=1), max_seq_length=200, stride=20)
+    assert reader.question_room == room
+    passages = reader.encode([passage(1)])
+    question = "Who wrote forty letters from Cairo to Lisbon? " * 40
+    longest = len(reader._question(question).ids[0])
+    assert longest == room
+    assert f"the model reads {room - reader.frame.around_question}" in caplog.text
+    assert len(reader.read([question], passages)[0].score)

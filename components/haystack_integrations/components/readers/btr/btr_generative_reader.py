@@ -202,7 +202,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         Parameters that are left out are those of the constructor.
 
         :param query:
-            Query string.
+            Query string. One of more than half of `max_seq_length` tokens, its prompt included, is cut, with a warning.
         :param documents:
             List of Documents from which the query is answered, all of them together. Those without text are ignored.
         :param top_k:

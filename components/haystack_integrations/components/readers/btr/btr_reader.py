@@ -254,8 +254,8 @@ class BTRReader(StoreReader[SplitReader]):
         Parameters that are left out are those of the constructor.
 
         :param query:
-            Query string. One of more tokens than the model has room for (its `max_query_length`, 64 by default) is cut,
-            with a warning.
+            Query string. One of more tokens than the model has room for is cut, with a warning: half of
+            `max_seq_length` for T5, which has relative positions, `max_query_length` of the model (64) for others.
         :param documents:
             List of Documents in which you want to search for an answer to the query. Those without text are ignored.
         :param top_k:
