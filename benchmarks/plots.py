@@ -17,8 +17,8 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
-OURS, THEIRS, PALE, SECOND, THIRD = "#0b6e4f", "#c0392b", "#8a8f98", "#2a6fbb", "#8e5bb5"
-FIFTH, SIXTH, SEVENTH = "#d98b1f", "#1f1f1f", "#4fb3a5"
+OURS, THEIRS, PALE = "#0b6e4f", "#c0392b", "#8a8f98"
+STAGES = ("teacher", "decomposed", *(f"binarised-{number}" for number in (1, 2, 3, 5, 6, 7, 8, 9)))
 
 
 def speed() -> None:
@@ -54,21 +54,12 @@ def speed() -> None:
 def losses() -> None:
     """The span loss of the stages."""
     _, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-    for stage, colour in (
-        ("teacher", THEIRS),
-        ("decomposed", PALE),
-        ("binarised-1", OURS),
-        ("binarised-2", SECOND),
-        ("binarised-3", THIRD),
-        ("binarised-5", FIFTH),
-        ("binarised-6", SIXTH),
-        ("binarised-7", SEVENTH),
-    ):
+    for stage in STAGES:
         history = json.loads((ROOT / "results" / "training" / f"{stage}.json").read_text())["history"]
         points = [(entry["step"], entry["loss_span"]) for entry in history if "loss_span" in entry]
-        axes.plot(*zip(*points, strict=True), color=colour, label=stage)
+        axes.plot(*zip(*points, strict=True), label=stage)
     axes.set(xlabel="step", ylabel="span loss (training)")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=7, ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
     plt.savefig(ROOT / "docs" / "loss.png", dpi=160)
     plt.close()

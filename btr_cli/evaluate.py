@@ -72,7 +72,12 @@ def evaluate(
     task: Annotated[str, typer.Option(help=f"squad, {', '.join(PAPER_TASKS)}.")] = "squad",
     passages: Annotated[Path | None, typer.Option(help="Passages of another task (id, text, title; TSV).")] = None,
     writes: Annotated[bool, typer.Option("--writes", help="Answers are written by the decoder, not found.")] = False,
-    prompt: Annotated[str | None, typer.Option(help="With --writes: what is asked, around {query}.")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="With --writes: what is asked, around {query}; default: that of the task, {query} alone for squad."
+        ),
+    ] = None,
     store: Annotated[str | None, typer.Option(help="Other tasks: url of the store; default: in memory.")] = None,
 ) -> None:
     """
@@ -162,7 +167,7 @@ def evaluate(
     Console().print(as_table(rows, escape(f"{data.name}, seed {seed}")))
     if output:
         figures = {"data": data.name, "seed": seed, "top_k": top_k, "bits": bits, "kept_share": kept_share}
-        figures |= {"coded_share": coded_share, "writes": writes}
+        figures |= {"coded_share": coded_share, "writes": writes, "prompt": (prompt or QUERY) if writes else None}
         figures |= {"retrieval_weight": retrieval_weight, "second_read": second_read, "rows": rows}
         output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

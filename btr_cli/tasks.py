@@ -162,13 +162,13 @@ def answered(
     own = [Document(content=text) for text in item.passages]
     found = retriever.run(query=item.question)["documents"]
     documents = [*own, *(one for one in found if one.content not in item.passages)][:top_k]
-    if reader.token_store is not None:
-        reader.token_store.write_documents(documents)
+    store = reader.token_store
+    hits = len(documents) - store.write_documents(documents) if store is not None else 0
     start = time.perf_counter()
     out = reader.run(query=query, documents=documents)
     ms = 1e3 * (time.perf_counter() - start)
     text = (out["answers"][0].data or "") if out["answers"] else ""
-    return Answer(model, item.id, text, metric(text, item), ms, out["cache"]["hits"], len(documents))
+    return Answer(model, item.id, text, metric(text, item), ms, hits, len(documents))
 
 
 class Journal:

@@ -18,7 +18,7 @@ def train(
     stage: Annotated[str, typer.Argument(help="teacher, decomposed or binarised")],
     base: Annotated[str, typer.Option(help="Folder or hub id to start from.")],
     output: Annotated[Path, typer.Option(help="Folder of the new model; resumes from the checkpoints in it.")],
-    data: Annotated[list[Path], typer.Option(help="SQuAD-format file, plain or gzip; may be given again.")],
+    data: Annotated[list[Path], typer.Option(help="File of SQuAD, QED or FEVER, plain or gzip; again.")],
     teacher: Annotated[Path | None, typer.Option(help="Folder of the teacher (stages 2 and 3).")] = None,
     decoder: Annotated[str | None, typer.Option(help="Model whose decoder the base gets; see --writing.")] = None,
     k: Annotated[int, typer.Option(help="Lower layers, which see a passage alone.")] = 6,

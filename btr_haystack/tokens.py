@@ -4,15 +4,17 @@
 
 """Texts as tokens, remembered: few documents get most questions, and a text is asked for ids and for offsets."""
 
+import copy
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from btr_haystack.windows import encodings
 
 MOST_TOKENS = 262_144  # of all texts that are remembered: about 20 MB
+CHARACTERS = 16  # of a text that take as much room as a token
 
 _LOCK = threading.Lock()  # of the module, not of an object: that can be copied, a lock cannot
 
@@ -22,7 +24,7 @@ class TokenCache:
     A tokenizer that remembers the texts it was last asked for.
 
     :param tokenizer: a fast transformers tokenizer.
-    :param most: tokens of all texts that are remembered; a longer text is not.
+    :param most: room for texts that are remembered, in tokens; a longer text is not. Copies begin with none.
     """
 
     def __init__(self, tokenizer: Any, most: int = MOST_TOKENS) -> None:
@@ -54,6 +56,10 @@ class TokenCache:
             self._kept.clear()
             self._size = 0
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """One that remembers nothing yet: another thread may be at this one."""
+        return type(self)(copy.deepcopy(self._tokenizer, memo), self._most)
+
     def _encodings(self, texts: Sequence[str]) -> list[Any]:
         with _LOCK:
             found = {text: self._kept[text] for text in texts if text in self._kept}
@@ -61,10 +67,18 @@ class TokenCache:
         found |= zip(missing, encodings(self._tokenizer, missing), strict=True)
         with _LOCK:
             for text in dict.fromkeys(texts):
-                self._size -= len(self._kept.pop(text, ()))
-                if len(found[text]) <= self._most:
+                size = _size(text, found[text])
+                if self._kept.pop(text, None) is not None:
+                    self._size -= size
+                if size <= self._most:
                     self._kept[text] = found[text]
-                    self._size += len(found[text])
+                    self._size += size
             while self._size > self._most:
-                self._size -= len(self._kept.pop(next(iter(self._kept))))
+                first = next(iter(self._kept))
+                self._size -= _size(first, self._kept.pop(first))
         return [found[text] for text in texts]
+
+
+def _size(text: str, encoding: Any) -> int:
+    """What a text takes to remember, in tokens."""
+    return 1 + len(encoding) + len(text) // CHARACTERS

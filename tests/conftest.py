@@ -182,7 +182,7 @@ def _new_reader(family, tokenizer):
             t5 = T5Config(
                 vocab_size=len(tokenizer),
                 d_model=32,
-                d_kv=8,
+                d_kv=6,  # attention narrower than the model, as in T5-small
                 d_ff=48,
                 num_layers=3,
                 num_heads=4,

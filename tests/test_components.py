@@ -27,7 +27,7 @@ from haystack.document_stores.types import DuplicatePolicy
 from haystack.utils import ComponentDevice, Secret
 
 from btr_haystack import SplitReader, default_model_path
-from btr_haystack.errors import FingerprintError, ModelError, StoreError
+from btr_haystack.errors import FingerprintError, ModelError, NoStoreError, StoreError
 from btr_haystack.record import passage_key
 from btr_haystack.stores import open_store
 from btr_haystack.tokens import TokenCache
@@ -230,6 +230,8 @@ class TestBinaryTokenStore:
         assert store.model_name_or_path == "btr-flan-t5-small-squad"
         assert (store.count_documents(), store.delete_documents(documents)) == (0, 0)
         store.compact()
+        with pytest.raises(NoStoreError, match=r"mistyped\.db: there is no store to copy from"):
+            BinaryTokenStore(url=f"sqlite:///{tmp_path}/other.db").copy_from(store)
         assert not list(tmp_path.iterdir())
         with pytest.raises(TypeError, match="keep_ids is 'no'"):
             BinaryTokenStore(keep_ids="no")

@@ -4,6 +4,8 @@
 
 """Upper layers in 8 bits."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -99,9 +101,31 @@ def test_the_second_reader_is_rounded_too(split_reader, plain_reader):
     assert "quantized" in str(kinds(reader._second.model))
 
 
-def test_what_cannot_be_rounded(split_reader, plain_reader):
+def test_what_cannot_be_rounded(split_reader, tmp_path):
     half = SplitReader.from_pretrained(split_reader("t5"), dtype=torch.bfloat16)
-    with pytest.raises(ModelError, match=r"the model is in torch\.bfloat16 on cpu; 8 bits take one in torch\.float32"):
+    with pytest.raises(ModelError, match=r"this one is in torch\.bfloat16 on cpu\. Give the device"):
         half.in_int8()
+    url = f"sqlite:///{tmp_path}/store.db"
+    store = BinaryTokenStore(split_reader("t5"), url, model_kwargs={"dtype": "bfloat16"})
+    with pytest.raises(ModelError, match="int8 computes with a model in"):
+        BTRReader(token_store=store, int8=True).warm_up()
+
+
+def test_a_torch_that_cannot(split_reader, monkeypatch):
+    reader = SplitReader.from_pretrained(split_reader("t5"))
+
+    def without_engine(*_, **__):
+        raise RuntimeError("Didn't find engine for operation quantized::linear_prepack NoQEngine")  # as on macOS
+
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.ao.quantization.quantize_dynamic", without_engine)
+        with pytest.raises(ModelError, match=r"cannot multiply in 8 bits here .*NoQEngine. Leave int8 out"):
+            reader.in_int8()
+    monkeypatch.setitem(sys.modules, "torch.ao.quantization", None)
+    with pytest.raises(ModelError, match=r"cannot multiply in 8 bits here .* Leave int8 out"):
+        reader.in_int8()
+
+
+def test_no_truth_value(plain_reader):
     with pytest.raises(TypeError, match="int8 is 'yes'; expected True or False"):
         BTRReader(plain_reader("bert"), int8="yes")

@@ -4,6 +4,7 @@
 
 import gzip
 import json
+import logging
 
 import pytest
 import torch
@@ -380,7 +381,7 @@ CLAIM = {
 }
 
 
-def test_three_kinds_of_files(squad_file, tmp_path):
+def test_three_kinds_of_files(squad_file, tmp_path, caplog):
     (tmp_path / "nq.jsonl").write_text(json.dumps(QED) + "\n")
     without = {"id": 4, "claim": "So it is.", "label": "SUPPORTS"}
     (tmp_path / "fever.jsonl.gz").write_bytes(gzip.compress(f"\n{json.dumps(CLAIM)}\n{json.dumps(without)}\n".encode()))
@@ -389,7 +390,15 @@ def test_three_kinds_of_files(squad_file, tmp_path):
     assert read_paragraphs(tmp_path / "nq.jsonl") == [Paragraph("nq.jsonl/7", QED["paragraph_text"], (asked,))]
     claim = Question("3", "Is this claim true or false? Oslo is small.", (), "false")
     expected = Paragraph("fever.jsonl.gz/3", "Oslo ( big ) . It is a town .", (claim,))
-    assert read_paragraphs(tmp_path / "fever.jsonl.gz") == [expected]
+    with caplog.at_level(logging.WARNING):
+        assert read_paragraphs(tmp_path / "fever.jsonl.gz") == [expected]
+    assert "left out 1 claims without the text of their evidence" in caplog.text
+    (tmp_path / "pages.jsonl").write_text(json.dumps(without | {"evidence": [[[1, 2, "Oslo", 0]]]}))
+    with pytest.raises(DataError, match="none of 1 claims comes with the text of its evidence"):
+        read_paragraphs(tmp_path / "pages.jsonl")
+    (tmp_path / "open.jsonl").write_text(json.dumps({"question": "who?", "answer": ["I"]}))
+    with pytest.raises(DataError, match="questions without paragraphs"):
+        read_paragraphs(tmp_path / "open.jsonl")
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"questions": []}'])

@@ -32,7 +32,7 @@ class Pair:
     :param start: first answer token in the passage, -1 where it has no answer.
     :param end: last answer token, -1 where it has no answer.
     :param group: pairs of one number share a question; their spans compete.
-    :param answer: token ids to be written, closing token included; none where the passages do not tell.
+    :param answer: token ids to be written, closing token included; none where neither the passages nor a label tell.
     """
 
     question: list[int]
@@ -61,7 +61,7 @@ class PairDataset(Dataset[Group]):
     """
     Groups of passages with questions, new ones in every epoch; item i is a function of the seed and i alone.
 
-    :param paragraphs: of `read_squad`; a question without answers is one that its paragraph does not answer.
+    :param paragraphs: of `read_paragraphs`; a question without answers is one that its paragraph does not answer.
     :param tokenizer: a fast tokenizer.
     :param frame: its special tokens.
     :param length: number of groups to deal out, over as many epochs as that takes.

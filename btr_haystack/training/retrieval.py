@@ -15,7 +15,7 @@ def rivals(paragraphs: Sequence[Paragraph], most: int = 40) -> list[list[int]]:
     """
     The paragraphs that BM25 finds for a paragraph's questions, all of them taken as one query.
 
-    :param paragraphs: of `read_squad`.
+    :param paragraphs: of `read_paragraphs`.
     :param most: rivals of a paragraph.
     :returns: for each paragraph the numbers of others, best first.
     :raises ImportError: without the package `bm25s`.

@@ -153,7 +153,7 @@ class StageSettings:
             )
             raise ValueError(msg)
         if not self.data:
-            msg = "no training file given; expected at least one SQuAD-format file"
+            msg = "no training file given; expected at least one of SQuAD, QED or FEVER"
             raise ValueError(msg)
 
 

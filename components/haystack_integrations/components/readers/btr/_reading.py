@@ -142,7 +142,7 @@ class StoreReader(Generic[R]):
 
         :raises ModelError:
             If the model is none that this component can read with, or reads jointly (k = 0) and there is a token
-            store, which it could not use.
+            store, which it could not use; if it is to compute in 8 bits, and does not lie on a CPU in float32.
         :raises FingerprintError:
             If the token store holds passages of another model.
         :raises StoreError:
@@ -154,7 +154,8 @@ class StoreReader(Generic[R]):
         """
         Lets go of the model and closes the token store. Used again, both come back.
 
-        A store in memory stays: others may be reading it, and closing would empty it.
+        A token store in memory stays as it is, and its model with it: others may be reading it, and closing would empty
+        it. What a reader without a token store has kept is gone.
         """
         if self.token_store is not None and not self.token_store.in_memory:
             self.token_store.close()
@@ -178,9 +179,10 @@ class StoreReader(Generic[R]):
                     "store. Choose a BTR model with k >= 1 and codes, or leave the token store out."
                 )
                 raise ModelError(msg)
+            mine = self._computing(reader)  # before a store is made
             store.open(reader.fingerprint)
             opened = partial(store.open, reader.fingerprint)
-            return Reading(self._computing(reader), ReadThrough(reader, opened, keep_ids=store.keep_ids))
+            return Reading(mine, ReadThrough(reader, opened, keep_ids=store.keep_ids))
         if reader.joint:
             logger.warning(
                 "{model} reads question and passage jointly (k = 0): nothing is kept of a passage.",

@@ -317,6 +317,8 @@ class BinaryTokenStore:
                 msg = f"{known} of {len(texts)} documents of this batch have a text that was written already."
                 raise DuplicateDocumentError(msg)
             new = {key: text for key, text in new.items() if key not in present}
+        if not new:
+            return 0
         passages = reader.encode(list(new.values()))
         store.put_many((key, pack(one, keep_ids=self.keep_ids)) for key, one in zip(new, passages, strict=True))
         return len(new)
@@ -334,10 +336,16 @@ class BinaryTokenStore:
             How many passages were copied; those that are here already are not.
         :raises ValueError:
             If the other store has fewer bits.
+        :raises NoStoreError:
+            If the other store is not there.
         :raises FingerprintError:
             If the other store holds passages of another model, cut into other windows or with another `coded_share`.
         """
-        reader, source = self.reader, other._opened()
+        source = other._existing()
+        if source is None:
+            msg = f"{other.url}: there is no store to copy from"
+            raise NoStoreError(msg)
+        reader = self.reader
         bits = (reader.model.config.bits or 0) if other.bits is None else other.bits
         if bits < reader.bits:
             msg = f"{other.url} has {bits} bits a token and {self.url} has {reader.bits}; bits cannot be added"

@@ -107,7 +107,8 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             Number of answers to return per query. More than one are found by beam search, unless `generation_kwargs`
             ask for sampling.
         :param max_seq_length:
-            Maximum number of tokens of question and passage together. If a document exceeds it, it is split.
+            Maximum number of tokens of question and passage together. If a document exceeds it, it is split. With T5, a
+            question of more than 64 tokens makes its rows so much longer.
         :param stride:
             Number of tokens that overlap when a document is split because it exceeds max_seq_length.
         :param max_batch_size:

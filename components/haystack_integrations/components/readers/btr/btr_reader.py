@@ -133,7 +133,8 @@ class BTRReader(StoreReader[SplitReader]):
         :param score_threshold:
             Returns only answers with a probability score of at least this threshold.
         :param max_seq_length:
-            Maximum number of tokens of question and passage together. If a document exceeds it, it is split.
+            Maximum number of tokens of question and passage together. If a document exceeds it, it is split. With T5, a
+            question of more than 64 tokens makes its rows so much longer.
         :param stride:
             Number of tokens that overlap when a document is split because it exceeds max_seq_length.
         :param max_batch_size:
@@ -178,7 +179,7 @@ class BTRReader(StoreReader[SplitReader]):
             How many Documents are read again. At 0 none, and the answers are those of the first reading.
         :param int8:
             Whether the layers that run at question time, the second model's too, compute mostly in 8 bits. It is for
-            a CPU, and faster by half and more; passages are encoded and kept as always.
+            a CPU, and faster; passages are encoded and kept as always.
         :raises ValueError:
             If a number is out of range, or the token store has other windows than the reader.
         """
@@ -255,7 +256,8 @@ class BTRReader(StoreReader[SplitReader]):
 
         :param query:
             Query string. One of more tokens than the model has room for is cut, with a warning: half of
-            `max_seq_length` for T5, which has relative positions, `max_query_length` of the model (64) for others.
+            `max_seq_length` for T5, which has relative positions, and for a model that reads jointly; the model's
+            `max_query_length` (64) for others.
         :param documents:
             List of Documents in which you want to search for an answer to the query. Those without text are ignored.
         :param top_k:
@@ -460,7 +462,8 @@ class BTRReader(StoreReader[SplitReader]):
         """
         Lets go of the models and closes the token store. Used again, they come back.
 
-        A store in memory stays: others may be reading it, and closing would empty it.
+        A token store in memory stays as it is, and its model with it: others may be reading it, and closing would empty
+        it. What a reader without a token store has kept is gone.
         """
         StoreReader.close(self)
         self._second = None
