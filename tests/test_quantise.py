@@ -115,7 +115,8 @@ def test_a_torch_that_cannot(split_reader, monkeypatch):
     reader = SplitReader.from_pretrained(split_reader("t5"))
 
     def without_engine(*_, **__):
-        raise RuntimeError("Didn't find engine for operation quantized::linear_prepack NoQEngine")  # as on macOS
+        msg = "Didn't find engine for operation quantized::linear_prepack NoQEngine"  # as on macOS
+        raise RuntimeError(msg)
 
     with monkeypatch.context() as patched:
         patched.setattr("torch.ao.quantization.quantize_dynamic", without_engine)
