@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Write answers: BTRReader and BTRGenerativeReader over one store, with and without runtime compression; a claim judged.
+Write answers: BTRReader and BTRGenerativeReader over one store, with and without runtime compression.
 
 The first reader finds a span, the second writes, with the decoder of the same model. Both read the same bits.
 """
@@ -21,7 +21,7 @@ QUESTIONS = [
     "How deep is the Channel Tunnel at its deepest?",
 ]
 
-documents = shipped_documents()[:200]
+documents = shipped_documents()[:120]
 document_store = InMemoryDocumentStore()
 document_store.write_documents(documents)
 token_store = BinaryTokenStore(url="sqlite:///passages.db")
@@ -47,10 +47,3 @@ for question in QUESTIONS:
         print(f"{question}\n  found: {found.data}; written with {merged:.0%} merged: {written.data}")
         print(f"  log-probability {written.meta['score']:.2f}, {written.meta['hits']} passages from the store")
 pipeline.close()
-
-# The task is named in the prompt: this model was trained to judge claims, too.
-judge = BTRGenerativeReader(token_store=token_store, prompt="Is this claim true or false? {query}")
-for claim in ("The saxophone was invented by Adolphe Sax.", "The saxophone was invented by Richard Wagner."):
-    passages = InMemoryBM25Retriever(document_store, top_k=3).run(query=claim)["documents"]
-    print(f"{claim} {judge.run(claim, passages)['answers'][0].data}")
-judge.close()

@@ -174,8 +174,10 @@ class TestBinaryTokenStore:
         assert short.report().file_bytes <= whole.report().file_bytes
         with pytest.raises(ValueError, match=r"12 bits a token and .* has 24; bits cannot be added"):
             whole.copy_from(short)
+        other = BinaryTokenStore(split_reader("roberta"), f"sqlite:///{tmp_path}/other.db", progress_bar=False)
+        other.write_documents(documents)
         with pytest.raises(FingerprintError, match="cannot be cut to"):
-            short.copy_from(BinaryTokenStore(split_reader("roberta"), f"sqlite:///{tmp_path}/other.db"))
+            short.copy_from(other)
         with pytest.raises(ValueError, match="bits is -1; expected 0 or more"):
             BinaryTokenStore(folder, bits=-1)
         with pytest.raises(ValueError, match="bits is 25; expected 0 to 24"):

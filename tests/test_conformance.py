@@ -62,6 +62,7 @@ class TransformersExtractiveReader(BTRReader):
         assert settings.pop("retrieval_weight") == 0
         assert settings.pop("second_model") is None
         assert settings.pop("second_read") == 2
+        assert settings.pop("int8") is False
         return data
 
     def _calculate_overlap(self, answer1_start, answer1_end, answer2_start, answer2_end):
