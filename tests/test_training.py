@@ -217,7 +217,7 @@ def test_writing_is_learnt(seq2seq, squad_file, tmp_path):
     """The loss that the decoder's own weights bring down."""
     weights = Weights(writing=1.0)
     run_stage(
-        settings_for("teacher", seq2seq, tmp_path / "m", squad_file, steps=150, learning_rate=5e-3, weights=weights)
+        settings_for("teacher", seq2seq, tmp_path / "m", squad_file, steps=100, learning_rate=5e-3, weights=weights)
     )
     history = json.loads((tmp_path / "m" / "training.json").read_text())["history"]
     losses = [entry["loss_writing"] for entry in history if "loss_writing" in entry]
