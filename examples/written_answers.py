@@ -18,7 +18,6 @@ from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGe
 QUESTIONS = [
     "Which product was the first to have its UPC barcode scanned?",
     "In which town was the inventor of the saxophone born?",
-    "How deep is the Channel Tunnel at its deepest?",
 ]
 
 documents = shipped_documents()[:120]
