@@ -6,7 +6,6 @@
 
 import copy
 import logging
-import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from btr_haystack.errors import ModelError
 from btr_haystack.families import T5Family, log_sizes
 from btr_haystack.merge import compact, earliest, match, merge
 from btr_haystack.model import HUB_ARGUMENTS, BTRForQuestionAnswering, SplitOutput
-from btr_haystack.rows import CPU_TOKENS, in_batches
+from btr_haystack.rows import alike
 
 BLOCK = 2048  # tokens among which similar ones are sought: the work grows with tokens, not with their square
 DEFAULT_NEW_TOKENS = 32
@@ -188,7 +187,7 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
             raise ModelError(msg)
         for part in ("decoder.embed_tokens", "lm_head"):
             weight = writing.pop(f"encoder.{part}.weight")
-            if not _alike(weight, reader.family.embeddings):  # else they stay one tensor
+            if not _same_but_rounded(weight, reader.family.embeddings):  # else they stay one tensor
                 whole.encoder.get_submodule(part).weight = nn.Parameter(weight.clone())
         whole.load_state_dict({**writing, **reader.state_dict()}, strict=False)
         whole.encoder.generation_config = model.encoder.generation_config
@@ -248,9 +247,8 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
         :param labels: (questions, tokens) what is to be written, -100 for nothing.
         """
         wanted = (labels >= 0).any(1).nonzero()[:, 0].cpu().numpy()
-        budget = CPU_TOKENS if sizes.device.type == "cpu" else sys.maxsize
         total = sizes.new_zeros((), dtype=torch.float32)
-        for batch in in_batches(sizes.cpu().numpy()[wanted], budget, most=None):
+        for batch in alike(sizes.cpu().numpy()[wanted], sizes.device):
             chosen = wanted[batch].tolist()
             states = pad_sequence([fused[i] for i in chosen], batch_first=True)
             seen = torch.arange(states.shape[1], device=states.device)[None] < sizes[chosen][:, None]
@@ -329,7 +327,7 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
         return written, scores.masked_fill(~counted, 0).sum(1) / counted.sum(1).clamp_min(1)
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def _same_but_rounded(one: Tensor, other: Tensor) -> bool:
     """Whether two matrices are the same but for rounding, such as that of rows to 8 bits."""
     one, other = one.float(), other.float()
     return one.shape == other.shape and bool(((one - other).abs().amax(1) <= ROUNDING * other.abs().amax(1)).all())

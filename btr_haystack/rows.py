@@ -80,6 +80,17 @@ def in_batches(lengths: np.ndarray, budget: int, most: int | None) -> Iterator[n
         first += size
 
 
+def alike(lengths: np.ndarray, device: torch.device) -> Iterator[np.ndarray]:
+    """
+    Rows of like length together, as `in_batches`, of the size that suits training on a device.
+
+    :param lengths: int64 (rows,) tokens of each row.
+    :param device: on a CPU, a batch has at most `CPU_TOKENS`.
+    :returns: numbers of rows, batch by batch.
+    """
+    return in_batches(lengths, CPU_TOKENS if device.type == "cpu" else sys.maxsize, most=None)
+
+
 def by_length(lengths: Tensor, run: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
     """
     Run rows in batches of like length, so that little of the work is padding.
@@ -89,8 +100,8 @@ def by_length(lengths: Tensor, run: Callable[[Tensor], Sequence[Tensor]]) -> lis
         (those rows, tokens, ...). On a CPU, `CPU_TOKENS` at a time.
     :returns: what `run` gives, all rows in order: (rows, longest, ...), zero behind a batch's longest row.
     """
-    budget = CPU_TOKENS if lengths.device.type == "cpu" else sys.maxsize
-    parts = [torch.from_numpy(rows).to(lengths.device) for rows in in_batches(lengths.cpu().numpy(), budget, most=None)]
+    numbers = alike(lengths.cpu().numpy(), lengths.device)
+    parts = [torch.from_numpy(rows).to(lengths.device) for rows in numbers]
     place = torch.cat(parts).argsort()
     width = int(lengths.max())
     padded = ([F.pad(one, (0, 0) * (one.ndim - 2) + (0, width - one.shape[1])) for one in run(part)] for part in parts)
