@@ -15,13 +15,21 @@ import dataclasses
 import json
 import random
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import torch
+import torch.nn.functional as F
 from haystack import Document
+from torch import Tensor
 
 from btr_cli.benchmark import ANSWERS, machine, score
 from btr_cli.evaluate import drawn
+from btr_cli.pipelines import checked_source
+from btr_haystack import binarise
+from btr_haystack.model import Binariser
 from btr_haystack.squad import read_squad
 from btr_haystack.training.stages import StageSettings, run_stage, split_articles
 from btr_haystack.training.trainer import Weights
@@ -38,7 +46,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no wrong passages": {"negatives": 0.0},
     "shared tokens not marked": {"word_match": False},
     "lower layers frozen": {"frozen_lower": True},
-    "AdamW": {"optimizer": "adamw"},
+    "Muon": {"optimizer": "muon"},
+    "k = 4": {"k": 4},
+    "k = 5": {"k": 5},
+    "k = 7": {"k": 7},
+    "no token prior": {},
+    "codes not turned": {},
+    "codes not learnt": {},
     "prior alone, no bits": {"bits": 0},
     "64 bits": {"bits": 64},
     "128 bits, cut to 64 in half of the steps": {"nested": (64,)},
@@ -48,6 +62,35 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def mean_alone(x: Tensor) -> Tensor:
+    """Instead of `binarise.with_one`: features that tell nothing of the token, so that the prior is the mean state."""
+    return F.pad(torch.zeros_like(x), (0, 1), value=1.0)
+
+
+def principal_axes(z: Tensor, rounds: int = 0) -> Tensor:  # noqa: ARG001
+    """Instead of `binarise.itq`: no rotation."""
+    return torch.eye(z.shape[1])
+
+
+def fitted_for_good(binariser: Binariser, *sample: Tensor) -> None:
+    """Instead of `Binariser.fit`: the closed form, which training then leaves alone."""
+    FIT(binariser, *sample)
+    binariser.requires_grad_(False)
+
+
+FIT = Binariser.fit
+CHANGES: dict[str, tuple[Any, str, Any]] = {
+    "no token prior": (binarise, "with_one", mean_alone),
+    "codes not turned": (binarise, "itq", principal_axes),
+    "codes not learnt": (Binariser, "fit", fitted_for_good),
+}
+
+
+def changed(name: str) -> AbstractContextManager[Any]:
+    """What a variant changes in the method itself; most change settings alone."""
+    return patch.object(*CHANGES[name]) if name in CHANGES else nullcontext()
+
+
 def main() -> None:
     """Print a line a variant; write the figures as JSON after each, and go on from them when started again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -55,7 +98,9 @@ def main() -> None:
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--groups", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=6e-4)
+    parser.add_argument("--validation", type=float, default=0.02, help="share of the articles held out")
     parser.add_argument("--sample", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
@@ -63,8 +108,9 @@ def main() -> None:
     options = parser.parse_args()
 
     common = StageSettings(
-        stage="binarised", base=options.base, output="", data=(options.data,), teacher=options.teacher,
-        steps=options.steps, learning_rate=options.learning_rate, head_learning_rate=options.learning_rate,
+        stage="binarised", base=options.base, output="", data=(options.data,), teacher=checked_source(options.teacher),
+        steps=options.steps, groups=options.groups, learning_rate=options.learning_rate, optimizer="adamw",
+        head_learning_rate=options.learning_rate, warmup=options.steps // 5, validation=options.validation,
         seed=options.seed, save_every=10**9,
     )  # fmt: skip
     _, held_out = split_articles(read_squad(options.data), common.validation, common.seed)
@@ -77,7 +123,7 @@ def main() -> None:
     for name in options.only:
         if name in rows:
             continue
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, changed(name):
             run_stage(dataclasses.replace(common, output=folder, **VARIANTS[name]))
             rows[name] = score(BTRReader(folder, **ANSWERS), task, name)
         print(f"{name}: EM {rows[name]['em']:.1f}, F1 {rows[name]['f1']:.1f}", flush=True)

@@ -34,6 +34,9 @@ def train(
     scale: Annotated[str, typer.Option(help="predicted, or stored in a byte a token.")] = "predicted",
     word_match: Annotated[bool, typer.Option(help="Mark the tokens that question and passage share.")] = True,
     frozen_lower: Annotated[bool, typer.Option("--frozen-lower", help="Leave the lower layers as they are.")] = False,
+    decoder_only: Annotated[
+        bool, typer.Option("--decoder-only", help="Train the decoder alone; see --writing.")
+    ] = False,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
     groups: Annotated[int, typer.Option(help="Groups of passages a step and device.")] = 1,
     passages: Annotated[int, typer.Option(help="Passages a group.")] = 4,

@@ -259,14 +259,17 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
             total = total + F.cross_entropy(logits.flatten(0, 1).float(), theirs.flatten(), reduction="sum")
         return total / (labels >= 0).sum()
 
-    def upper_merged(self, states: Tensor, mask: Tensor | None, question: int, share: float) -> tuple[Tensor, Tensor]:
+    def upper_merged(
+        self, states: Tensor, mask: Tensor | None, question: int, share: float, first: int
+    ) -> tuple[Tensor, Tensor]:
         """
-        The upper layers, after each of which a share of the passage tokens is merged into similar ones.
+        The last layers, after each of which a share of the passage tokens is merged into similar ones.
 
         :param states: (rows, tokens, d) joint rows [question; passage].
         :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
         :param question: tokens of the question, which are never merged.
         :param share: of the tokens that are left of a passage, at each layer; from 0 to 0.5.
+        :param first: layer to begin with: k, or k + 1 where `first_upper` has run.
         :returns: (rows, fewer tokens, d) with the closing norm, and their sizes (rows, fewer tokens).
         """
         family = self.family
@@ -275,7 +278,7 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
             raise ModelError(msg)
         sizes = torch.ones(states.shape[:2], device=states.device) if mask is None else mask.float()
         places = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
-        for layer in range(self.config.k, len(family.layers)):
+        for layer in range(first, len(family.layers)):
             states = family.run_merged(states, places, sizes, layer, layer + 1)
             present = sizes > 0
             passage = present & (torch.arange(states.shape[1], device=states.device) >= question)

@@ -16,9 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from btr_haystack.errors import ModelError
 from btr_haystack.generative import BTRForConditionalGeneration, View, views_of
 from btr_haystack.passage import Passage
-from btr_haystack.reader import SplitReader
+from btr_haystack.reader import MOST_MERGED, SplitReader
 
-MOST_MERGED = 0.5
 MOST_QUESTIONS = 16  # in one decoding: the logits of each step are kept for the scores
 
 
@@ -76,6 +75,7 @@ class GenerativeReader(SplitReader):
         answers: int = 1,
         compression: Compression | None = None,
         max_rows: int | None = None,
+        kept_share: float = 1.0,
         **settings: Any,
     ) -> list[list[Written]]:
         """
@@ -86,24 +86,33 @@ class GenerativeReader(SplitReader):
         :param answers: to each question; more than one are found by beams, unless the settings sample.
         :param compression: at run time; none by default.
         :param max_rows: most windows run at a time; by default as many as fit a token budget.
+        :param kept_share: share of the windows that are read to the end and written from: those in which the span head
+            finds the best span after the first upper layer, see `SplitReader.read`.
         :param settings: of transformers' `GenerationMixin.generate`.
         :returns: for each question its answers, best first; none where no passage has any text.
-        :raises ModelError: when the reader is joint (k = 0): use `write_jointly`.
+        :raises ModelError: when the reader is joint (k = 0): use `write_jointly`; when there is one upper layer only
+            and windows are to be dropped after it.
         """
         if self.joint:
             msg = "a joint reader (k = 0) has no passages of codes; use write_jointly with the texts"
             raise ModelError(msg)
+        self._check_pruning(kept_share)
         compression = compression or Compression()
-        rows, joined = self._joined(passages, max_rows)
+        rows, joined = self._joined([passage.without_gone() for passage in passages], max_rows)
+        even = np.zeros(len(rows.length), np.float32)
 
         def fused(question: str) -> tuple[Tensor, Tensor]:
             asked = self._question(question)
-            parts: list[tuple[Tensor, Tensor]] = [(asked.states[0], asked.states.new_ones(0))] * len(rows.length)
-            for batch, joint, mask in joined(asked):
+            before, batches = asked.ids.shape[1], joined(asked)
+            if kept_share < 1:
+                batches = self._pruned(batches, rows.length, even, before, kept_share, max_rows)
+            first = self.model.config.k + (kept_share < 1)
+            parts: dict[int, tuple[Tensor, Tensor]] = {}
+            for batch, joint, mask in batches:
                 if compression.inside:
-                    states, sizes = self.model.upper_merged(joint, mask, asked.ids.shape[1], compression.inside)
+                    states, sizes = self.model.upper_merged(joint, mask, before, compression.inside, first)
                 else:
-                    states = self.model.upper(joint, mask)
+                    states = self.model.last_upper(joint, mask) if kept_share < 1 else self.model.upper(joint, mask)
                     sizes = torch.ones(states.shape[:2], device=states.device) if mask is None else mask.float()
                 _place(parts, batch, states, sizes)
             return _concatenated(parts)
@@ -132,8 +141,8 @@ class GenerativeReader(SplitReader):
             raise ValueError(msg)
 
         def fused(question: str) -> tuple[Tensor, Tensor]:
-            rows, joined = self._joined_texts(question, texts, max_rows)
-            parts: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(rows.length)
+            _, joined = self._joined_texts(question, texts, max_rows)
+            parts: dict[int, tuple[Tensor, Tensor]] = {}
             for batch, ids, mask, _ in joined:
                 _place(parts, batch, self.model.joint(ids, mask), mask.float())
             return _concatenated(parts)
@@ -188,12 +197,13 @@ class GenerativeReader(SplitReader):
         ]  # fmt: skip
 
 
-def _place(parts: list[tuple[Tensor, Tensor]], batch: np.ndarray, states: Tensor, sizes: Tensor) -> None:
+def _place(parts: dict[int, tuple[Tensor, Tensor]], batch: np.ndarray, states: Tensor, sizes: Tensor) -> None:
     """Rows of a batch to their places, without padding."""
     for row, state, size in zip(batch.tolist(), states, sizes, strict=True):
         parts[row] = (state[size > 0], size[size > 0])
 
 
-def _concatenated(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _concatenated(parts: dict[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """All rows of a question behind each other, (tokens, d) and (tokens,)."""
-    return torch.cat([states for states, _ in parts]), torch.cat([sizes for _, sizes in parts])
+    states, sizes = zip(*(parts[row] for row in sorted(parts)), strict=True)
+    return torch.cat(states), torch.cat(sizes)

@@ -29,21 +29,34 @@ def match(states: Tensor, mergeable: Tensor, present: Tensor, count: Tensor) -> 
     >>> match(states, every, every, torch.tensor([1])).tolist()
     [[0, 1, 2, 2]]
     """
+    merged, into = pairs(states, mergeable, present, count)
+    kept = present & ~merged
+    place = kept.cumsum(1) - 1
+    target = torch.where(kept, place, NOWHERE)
+    if into.numel():
+        target[:, ::2] = torch.where(merged[:, ::2], place[:, 1::2].gather(1, into), target[:, ::2])
+    return target
+
+
+def pairs(states: Tensor, mergeable: Tensor, present: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    The choice that `match` makes.
+
+    :param states: of `match`, as the three that follow.
+    :returns: (rows, tokens) bool, which tokens go; and for every other token, from the first, (rows, tokens / 2) int64
+        the number of the one between into which it would go.
+    """
     unit = F.normalize(states.float(), dim=-1)
     alike = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
     mergeable = mergeable & present
     alike = alike.masked_fill(~(mergeable[:, ::2, None] & mergeable[:, None, 1::2]), -torch.inf)
     merged = torch.zeros_like(present)
-    if alike.shape[2]:
-        best, into = alike.max(2)
-        rank = best.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        merged[:, ::2] = (rank < count[:, None]) & best.isfinite()
-    kept = present & ~merged
-    place = kept.cumsum(1) - 1
-    target = torch.where(kept, place, NOWHERE)
-    if alike.shape[2]:
-        target[:, ::2] = torch.where(merged[:, ::2], place[:, 1::2].gather(1, into), target[:, ::2])
-    return target
+    if not alike.shape[2]:
+        return merged, alike.new_zeros(alike.shape[:2], dtype=torch.long)[:, :0]
+    best, into = alike.max(2)
+    rank = best.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    merged[:, ::2] = (rank < count[:, None]) & best.isfinite()
+    return merged, into
 
 
 def merge(states: Tensor, sizes: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,7 @@ class Passage:
     :param codes: uint8 `(kept.sum(), ceil(m / 8))`; the bits of the tokens that have a code, packed in little bit
         order (`numpy.packbits(..., bitorder="little")`).
     :param scales: uint8 `(n,)`, or None where the model stores no scales.
+    :param gone: bool `(n,)`; which tokens were merged into others and have no place of their own, None where none was.
     """
 
     ids: np.ndarray
@@ -45,3 +46,16 @@ class Passage:
     kept: np.ndarray
     codes: np.ndarray
     scales: np.ndarray | None = None
+    gone: np.ndarray | None = None
+
+    def without_gone(self) -> "Passage":
+        """The tokens that have a place, closer together."""
+        if self.gone is None:
+            return self
+        left = ~self.gone
+        before = np.concatenate([[0], np.cumsum(left)])
+        ends = np.cumsum(self.windows[:, 1])
+        lengths = before[ends] - before[ends - self.windows[:, 1]]
+        windows = np.stack([self.windows[:, 0], lengths.astype(np.int32)], 1)
+        scales = None if self.scales is None else self.scales[left]
+        return Passage(self.ids[left], windows, self.kept[left], self.codes, scales)

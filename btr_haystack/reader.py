@@ -38,6 +38,8 @@ from btr_haystack.windows import frame_of, passage_room, question_part, tokenise
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}  # on a CPU, more fall out of its cache
 DECODED_TOKENS = {"cpu": 32_768, "cuda": 524_288}  # whose states are decoded at a time
 
+MOST_MERGED = 0.5  # what bipartite matching can do at once
+
 logger = logging.getLogger(__name__)
 
 
@@ -80,6 +82,8 @@ class SplitReader:
     :param bits: how many of a code's first bits are kept, of a model that was trained for that; None for all.
     :param coded_share: share of a window's tokens that keep bits, those of which the prior tells least; None for the
         model's own.
+    :param merged_share: share of a window's tokens that are merged into others like them and lose their places, from 0
+        to 0.5; spans can then not be read.
     :param digest: of the weights that decide the codes; computed from the model where it is not given.
     :raises ValueError: where a window would hold no token, or not more than the stride; where the model has fewer bits.
     :raises ModelError: where the tokenizer is slow or the model is decomposed but has no codes.
@@ -96,6 +100,7 @@ class SplitReader:
         stride: int = 128,
         bits: int | None = None,
         coded_share: float | None = None,
+        merged_share: float = 0.0,
         digest: str | None = None,
     ) -> None:
         self.model = model.eval()
@@ -105,6 +110,7 @@ class SplitReader:
         self.stride = stride
         self.bits = (model.config.bits or 0) if bits is None else bits
         self.coded_share = model.config.coded_share if coded_share is None else coded_share
+        self.merged_share = merged_share
         self.frame = frame_of(tokenizer)
         self._digest = digest
         if model.config.k > 0 and model.binariser is None:
@@ -129,6 +135,9 @@ class SplitReader:
         if not 0 <= self.coded_share <= 1:
             msg = f"coded_share is {self.coded_share}; expected a share of the tokens from 0 to 1"
             raise ValueError(msg)
+        if not 0 <= self.merged_share <= MOST_MERGED:
+            msg = f"merged_share is {self.merged_share}; expected a share of the tokens from 0 to {MOST_MERGED}"
+            raise ValueError(msg)
         if not self.joint:
             self._window()
 
@@ -141,6 +150,7 @@ class SplitReader:
         stride: int = 128,
         bits: int | None = None,
         coded_share: float | None = None,
+        merged_share: float = 0.0,
         token: str | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -152,6 +162,7 @@ class SplitReader:
         :param stride: tokens that neighbouring windows share.
         :param bits: how many of a code's first bits are kept; None for all.
         :param coded_share: share of a window's tokens that keep bits; None for the model's own.
+        :param merged_share: share of a window's tokens that are merged into others.
         :param token: for private models of the hub.
         :param kwargs: for `from_pretrained` of the model: dtype, device_map, revision, ...
         :raises ModelError: for a kind of model that cannot be split.
@@ -166,14 +177,14 @@ class SplitReader:
         digest = None if model.config.k == 0 else digest_of_files(str(folder), model.config, tokenizer, where)
         return cls(
             model, tokenizer, max_seq_length=max_seq_length, stride=stride, bits=bits, coded_share=coded_share,
-            digest=digest,
+            merged_share=merged_share, digest=digest,
         )  # fmt: skip
 
     def changed(self, **settings: float) -> Self:
         """
         The same model, and its tables, with other windows or codes.
 
-        :param settings: `max_seq_length`, `stride`, `bits` or `coded_share`.
+        :param settings: `max_seq_length`, `stride`, `bits`, `coded_share` or `merged_share`.
         :returns: another reader, or this one where nothing differs.
         :raises ValueError: see the class.
         """
@@ -231,9 +242,11 @@ class SplitReader:
             "stop_tokens": len(config.stop_tokens),
             "coded_share": self.coded_share,
             "width": config.encoder.hidden_size,
+            **({"merged_share": self.merged_share} if self.merged_share else {}),
             **windows,
         }
         cut = ("" if self.bits == config.bits else f" {self.bits}") + f" {float(self.coded_share)}"
+        cut += f" merged {float(self.merged_share)}" if self.merged_share else ""
         whole = hashlib.blake2b(f"{self._digest} {sorted(windows.items())}{cut}".encode(), digest_size=16).hexdigest()
         return Fingerprint(digest=whole, description=description)
 
@@ -282,7 +295,7 @@ class SplitReader:
             for document, end in zip(documents, ends, strict=True)
             for a, b in zip(end - document.windows[:, 1], end, strict=True)
         ]
-        codes, kept, scales = self._code(parts, max_rows)
+        codes, kept, scales, gone = self._code(parts, max_rows)
         passages, row = [], 0
         for document in documents:
             rows = slice(row, row + len(document.windows))
@@ -294,6 +307,7 @@ class SplitReader:
                     kept=concatenate(kept[rows], (0,), np.bool_),
                     codes=concatenate(codes[rows], (0, -(-self.bits // 8))),
                     scales=None if scales is None else concatenate(scales[rows], (0,)),
+                    gone=None if gone is None else concatenate(gone[rows], (0,), np.bool_),
                 )
             )
         return passages
@@ -301,12 +315,13 @@ class SplitReader:
     @torch.inference_mode()
     def _code(
         self, parts: list[list[int]], max_rows: int | None
-    ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray] | None]:
-        """Of each passage part: packed codes, which tokens they are of, and scales where the model stores them."""
+    ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray] | None, list[np.ndarray] | None]:
+        """Of each part: packed codes, which tokens they are of; scales and merged tokens, where there are any."""
         model, pad = self.model, self.tokenizer.pad_token_id or 0
         codes: list[np.ndarray] = [np.zeros((0, 0), np.uint8)] * len(parts)
         kept: list[np.ndarray] = [np.zeros(0, np.bool_)] * len(parts)
         scales: list[np.ndarray] = [np.zeros(0, np.uint8)] * len(parts)
+        gone: list[np.ndarray] = [np.zeros(0, np.bool_)] * len(parts)
         stored = model.config.scale == "stored" and model.family.stores_scale
         for batch in in_batches(
             np.array([len(part) for part in parts], dtype=np.int64), self._token_budget(), max_rows
@@ -315,15 +330,21 @@ class SplitReader:
             states = model.lower(ids, None if bool(mask.all()) else mask, passage=True)
             inside = mask.bool()
             bits, prior_distance, scale = model.code(states[inside], ids[inside])
-            keeps = model.keeps_bits(prior_distance, ids[inside], inside, self.coded_share).cpu()
-            packed = binarise.pack_bits(bits[:, : self.bits]).cpu()
+            keeps = model.keeps_bits(prior_distance, ids[inside], inside, self.coded_share)
             lengths = mask.sum(1).tolist()
+            if self.merged_share:
+                text = self._inside(mask.sum(1).cpu().numpy(), mask)[inside]
+                merged, bits = model.merged(states[inside], ids[inside], inside, keeps & text, self.merged_share)
+                keeps &= ~merged
+                for i, value in zip(batch, merged.cpu().split(lengths), strict=True):
+                    gone[i] = value.numpy()
+            packed, keeps = binarise.pack_bits(bits[:, : self.bits]).cpu(), keeps.cpu()
             for i, code, keep in zip(batch, packed.split(lengths), keeps.split(lengths), strict=True):
                 codes[i], kept[i] = code[keep].numpy(), keep.numpy()
             if scale is not None:
                 for i, value in zip(batch, scale.cpu().split(lengths), strict=True):
                     scales[i] = value.numpy()
-        return codes, kept, scales if stored else None
+        return codes, kept, scales if stored else None, gone if self.merged_share else None
 
     def read(
         self,
@@ -350,13 +371,14 @@ class SplitReader:
             says of it; None adds nothing.
         :returns: the candidates of each question.
         :raises ModelError: when the reader is joint (k = 0): use `read_jointly`; when there is one upper layer only
-            and windows are to be dropped after it.
+            and windows are to be dropped after it; when tokens of the passages were merged.
         """
         if self.joint:
             msg = "a joint reader (k = 0) has no passages of codes; use read_jointly with the texts"
             raise ModelError(msg)
-        if kept_share < 1 and self.model.config.k + 1 == len(self.model.family.layers):
-            msg = f"kept_share is {kept_share}, but there is no layer above the first upper one; expected 1"
+        self._check_pruning(kept_share)
+        if any(passage.gone is not None for passage in passages):
+            msg = "the passages have tokens that were merged into others: spans need every token's place; encode anew"
             raise ModelError(msg)
         rows, joined = self._joined(passages, max_rows)
         added = _added(passage_scores, rows)
@@ -364,8 +386,7 @@ class SplitReader:
         def logits(asked: _Question) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
             question = asked.ids.shape[1]
             if kept_share < 1:
-                looked = ((batch, self.model.first_upper(joint, mask), mask) for batch, joint, mask in joined(asked))
-                kept = self._pruned(looked, rows.length, added, question, kept_share, max_rows)
+                kept = self._pruned(joined(asked), rows.length, added, question, kept_share, max_rows)
                 read = ((batch, self.model.last_upper(states, mask, question)) for batch, states, mask in kept)
             else:
                 read = ((batch, self.model.upper(joint, mask, question)) for batch, joint, mask in joined(asked))
@@ -527,6 +548,12 @@ class SplitReader:
         scales = None if codes.scales is None else torch.from_numpy(codes.scales[first:last]).to(device)
         return self.model.decode(prior, code, scales)
 
+    def _check_pruning(self, kept_share: float) -> None:
+        """Raises where windows are to be dropped after the first upper layer, and there is none above it."""
+        if kept_share < 1 and self.model.config.k + 1 == len(self.model.family.layers):
+            msg = f"kept_share is {kept_share}, but there is no layer above the first upper one; expected 1"
+            raise ModelError(msg)
+
     def _pruned(
         self,
         batches: Iterator[_Batch],
@@ -536,10 +563,15 @@ class SplitReader:
         share: float,
         max_rows: int | None,
     ) -> Iterator[_Batch]:
-        """The rows whose best span is among the best share of all, in new batches; memory grows with their number."""
+        """
+        Rows after the first upper layer, those whose best span is then among the best share of all, in new batches.
+
+        Memory grows with the number of those that are kept.
+        """
         most = math.ceil(share * len(lengths))
         best: list[tuple[float, int, Tensor]] = []
-        for batch, states, _ in batches:
+        for batch, joint, mask in batches:
+            states = self.model.first_upper(joint, mask)
             start, end = self.model.first_look(states[:, question:])
             outside = ~self._inside(lengths[batch], start)
             scores = start.masked_fill(outside, -torch.inf).amax(1) + end.masked_fill(outside, -torch.inf).amax(1)

@@ -24,8 +24,8 @@ VERSION = 1
 _MAGIC = b"BT"
 _HEADER = struct.Struct("<2sBBHHII")  # magic, version, flags, bytes of a code, windows, tokens, tokens with a code
 _CHECKSUM = struct.Struct("<I")
-_WIDE_IDS, _SCALES, _ONE_WINDOW, _NO_IDS = 1, 2, 4, 8
-_FLAGS = _WIDE_IDS | _SCALES | _ONE_WINDOW | _NO_IDS
+_WIDE_IDS, _SCALES, _ONE_WINDOW, _NO_IDS, _GONE = 1, 2, 4, 8, 16
+_FLAGS = _WIDE_IDS | _SCALES | _ONE_WINDOW | _NO_IDS | _GONE
 _BELOW_WIDE = 1 << 16  # ids below this take 2 bytes
 _MAX_16_BITS = (1 << 16) - 1
 _RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32
@@ -40,6 +40,7 @@ class RecordParts(NamedTuple):
     windows: int
     ids: int  # or the checksum of those left to the text
     mask: int
+    gone: int
     codes: int
     scales: int
     checksum: int
@@ -86,6 +87,7 @@ def pack(passage: Passage, *, keep_ids: bool = True) -> bytes:
     wide = keep_ids and bool((ids >= _BELOW_WIDE).any())
     one_window = keep_ids and len(windows) == 1 and windows[0, 0] == 0
     flags = _WIDE_IDS * wide | _SCALES * (scales is not None) | _ONE_WINDOW * one_window | _NO_IDS * (not keep_ids)
+    flags |= _GONE * (passage.gone is not None)
     if keep_ids:
         tokens = b"" if one_window else windows.astype(_ID32).tobytes()
         tokens += ids.astype(_ID32 if wide else _ID16).tobytes()
@@ -96,6 +98,7 @@ def pack(passage: Passage, *, keep_ids: bool = True) -> bytes:
             _HEADER.pack(_MAGIC, VERSION, flags, width, len(windows), len(ids), coded),
             tokens,
             np.packbits(passage.kept, bitorder="little").tobytes() if 0 < coded < len(ids) else b"",
+            b"" if passage.gone is None else np.packbits(passage.gone, bitorder="little").tobytes(),
             passage.codes.tobytes(),
             b"" if scales is None else scales.tobytes(),
         )
@@ -144,6 +147,11 @@ def unpack(data: bytes, tokens: Tokens | None = None) -> Passage:
     else:
         kept = np.full(n, coded > 0)
     at += parts.mask
+    gone = None
+    if flags & _GONE:
+        bits = np.frombuffer(data, np.uint8, parts.gone, at)
+        gone = np.unpackbits(bits, count=n, bitorder="little").view(np.bool_)
+    at += parts.gone
     codes = np.frombuffer(data, np.uint8, parts.codes, at).reshape(coded, width)
     at += parts.codes
     scales = np.frombuffer(data, np.uint8, n, at) if flags & _SCALES else None
@@ -155,7 +163,9 @@ def unpack(data: bytes, tokens: Tokens | None = None) -> Passage:
         _check_windows(windows, n)
     if flags & _WIDE_IDS:
         _check_ids(ids)
-    return Passage(ids, windows, kept, codes, scales)
+    if gone is not None:
+        _check_gone(gone, kept)
+    return Passage(ids, windows, kept, codes, scales, gone)
 
 
 def check(data: bytes) -> RecordParts:
@@ -215,7 +225,7 @@ def cut(data: bytes, bits: int) -> bytes:
     """
     parts = check(data)
     magic, version, flags, width, windows, n, coded = _HEADER.unpack_from(data)
-    first = parts.header + parts.windows + parts.ids + parts.mask
+    first = parts.header + parts.windows + parts.ids + parts.mask + parts.gone
     codes = np.frombuffer(data, np.uint8, parts.codes, first).reshape(coded, width)[:, : -(-bits // 8)].copy()
     if bits % 8:
         codes[:, -1] &= (1 << bits % 8) - 1
@@ -235,7 +245,7 @@ def part_bytes(data: bytes) -> RecordParts:
     ...     codes=np.array([[0xA5, 0x0F], [0x3C, 0xF0]], np.uint8),
     ... )
     >>> part_bytes(pack(passage))
-    RecordParts(header=16, windows=0, ids=8, mask=1, codes=4, scales=0, checksum=4)
+    RecordParts(header=16, windows=0, ids=8, mask=1, gone=0, codes=4, scales=0, checksum=4)
 
     :param data: what `pack` gave. Its checksum is left to `check`.
     :returns: the bytes of each part.
@@ -270,6 +280,7 @@ def part_bytes(data: bytes) -> RecordParts:
         windows=0 if one_window or no_ids else 8 * window_count,
         ids=_CHECKSUM.size if no_ids else (4 if flags & _WIDE_IDS else 2) * n,
         mask=(n + 7) // 8 if 0 < coded < n else 0,
+        gone=(n + 7) // 8 if flags & _GONE else 0,
         codes=coded * width,
         scales=n if flags & _SCALES else 0,
         checksum=_CHECKSUM.size,
@@ -315,6 +326,9 @@ def _check(passage: Passage) -> None:
     _check_array("codes", passage.codes, np.uint8, (int(np.count_nonzero(passage.kept)), None))
     if passage.scales is not None:
         _check_array("scales", passage.scales, np.uint8, (n,))
+    if passage.gone is not None:
+        _check_array("gone", passage.gone, np.bool_, (n,))
+        _check_gone(passage.gone, passage.kept)
     _check_ids(passage.ids)
     _check_windows(passage.windows, n)
     if len(passage.windows) > _MAX_16_BITS:
@@ -332,6 +346,12 @@ def _check_array(name: str, array: np.ndarray, dtype: type[np.generic], shape: t
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         expected = f"{np.dtype(dtype)} ({', '.join('any' if want is None else str(want) for want in shape)})"
         msg = f"`{name}` of the passage is {found}, {expected} is expected."
+        raise RecordError(msg)
+
+
+def _check_gone(gone: np.ndarray, kept: np.ndarray) -> None:
+    if both := int(np.count_nonzero(gone & kept)):
+        msg = f"{both} tokens of the passage are merged into others, and have codes all the same. Encode it again."
         raise RecordError(msg)
 
 

@@ -22,7 +22,7 @@ class StoreReport:
     :param tokens: tokens of the passages.
     :param tokens_with_codes: tokens that have a code.
     :param id_bytes: bytes of the token ids, or of the checksums of those left to the text.
-    :param mask_bytes: bytes that tell which tokens have a code.
+    :param mask_bytes: bytes that tell which tokens have a code, and which were merged into others.
     :param code_bytes: bytes of the codes.
     :param scale_bytes: bytes of the scales.
     :param record_bytes: bytes of the records; headers, windows and checksums make the rest of them.
@@ -94,7 +94,7 @@ def report(store: Store) -> StoreReport:
             tokens += n
             tokens_with_codes += coded
             ids += parts.ids
-            mask += parts.mask
+            mask += parts.mask + parts.gone
             codes += parts.codes
             scales += parts.scales
             records += len(record)

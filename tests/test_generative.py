@@ -7,6 +7,7 @@
 import copy
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from conftest import passage
@@ -26,8 +27,10 @@ from btr_haystack import (
     GenerativeReader,
     SplitReader,
 )
+from btr_haystack.binarise import pack_bits
 from btr_haystack.errors import ModelError
 from btr_haystack.generative import BLOCK, View, views_of
+from btr_haystack.record import pack, unpack
 
 QUESTIONS = ["What is the capital of Norway?", "Who was awarded the Nobel Prize?", "What?"]
 TEXTS = [passage(number) for number in range(5)]
@@ -163,16 +166,87 @@ def test_merging_nothing_is_the_upper_layers(reader, passages):
     asked = reader._question(QUESTIONS[0])
     joint, mask = next((joint, mask) for _, joint, mask in joined(asked) if mask is not None)
     with torch.inference_mode():
-        merged, sizes = reader.model.upper_merged(joint, mask, asked.ids.shape[1], 0.0)
+        merged, sizes = reader.model.upper_merged(joint, mask, asked.ids.shape[1], 0.0, 2)
         plain = reader.model.upper(joint, mask)
         in_two = reader.model.last_upper(reader.model.first_upper(joint, mask), mask)
         assert torch.allclose(in_two, plain, atol=1e-5)
         assert torch.equal(sizes, mask.float())
         torch.testing.assert_close(merged[mask.bool()], plain[mask.bool()], atol=1e-4, rtol=1e-4)
-        fewer, sizes = reader.model.upper_merged(joint, mask, asked.ids.shape[1], 0.3)
+        fewer, sizes = reader.model.upper_merged(joint, mask, asked.ids.shape[1], 0.3, 2)
     assert sizes.sum(1).tolist() == mask.sum(1).tolist()
     assert (sizes[:, : asked.ids.shape[1]] == 1).all()
     assert fewer.shape[1] < merged.shape[1]
+
+
+@pytest.mark.parametrize("compression", [None, Compression(across=0.2)])
+def test_pruning_writes_from_the_windows_that_are_kept(reader, passages, compression):
+    """Those that the extractive reader keeps, in their order, and nothing of the others."""
+    extractive = SplitReader(reader.model, reader.tokenizer)
+    for question in QUESTIONS:
+        for share in (0.2, 0.5):
+            [spans] = extractive.read([question], passages, kept_share=share)
+            kept = sorted(set(spans.passage.tolist()))
+            assert len(kept) == (1 if share == 0.2 else 3)
+            [[expected]] = reader.write([question], [passages[i] for i in kept], compression=compression)
+            [[found]] = reader.write([question], passages, compression=compression, kept_share=share, max_rows=2)
+            assert found.text == expected.text
+            assert found.score == pytest.approx(expected.score, abs=1e-4)
+    [[inside]] = reader.write(QUESTIONS[:1], passages, compression=Compression(inside=0.2), kept_share=0.5)
+    [[whole]] = reader.write(QUESTIONS[:1], passages, kept_share=0.5)
+    assert inside.score != whole.score
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_merged_passages_are_those_of_the_naive_algorithm(generative, share):
+    reader = GenerativeReader.from_pretrained(generative, merged_share=share, max_seq_length=48 + 21, stride=4)
+    whole = reader.changed(merged_share=0.0)
+    assert whole.fingerprint != reader.fingerprint
+    model, texts = reader.model, [*TEXTS, "", "Oslo.", " ".join(TEXTS)]
+    for made, plain in zip(reader.encode(texts), whole.encode(texts), strict=True):
+        assert np.array_equal(made.ids, plain.ids)
+        assert np.array_equal(made.windows, plain.windows)
+        assert plain.gone is None
+        codes, first, left = [], 0, 0
+        for _, length in made.windows.tolist():
+            ids = torch.from_numpy(made.ids[first : first + length]).long()
+            with torch.inference_mode():
+                states = model.family.calibrate(model.lower(ids[None], None, passage=True)[0])
+                prior = model.binariser.prior_of(model.family.embeddings[ids])
+            may = plain.kept[first : first + length].copy()
+            may[-1] = False  # the closing token
+            alike = [
+                (-torch.cosine_similarity(states[i], states[j], dim=0).item(), i, j)
+                for i in range(0, length, 2) if may[i]
+                for j in range(1, length, 2) if may[j]
+            ]  # fmt: skip
+            best = {i: min(one for one in alike if one[1] == i) for _, i, _ in alike}
+            going = {i: j for _, i, j in sorted(best.values())[: int(share * length)]}
+            gone = np.array([i in going for i in range(length)], np.bool_)
+            assert np.array_equal(made.gone[first : first + length], gone)
+            for j in range(length):
+                if plain.kept[first + j] and j not in going:
+                    mean = states[[j, *(i for i, into in going.items() if into == j)]].mean(0)
+                    with torch.inference_mode():
+                        codes.append(pack_bits(model.binariser.bits_of(mean[None], prior[j : j + 1])[:, : reader.bits]))
+            first, left = first + length, left + int((~gone).sum())
+        assert np.array_equal(made.codes, torch.cat(codes).numpy() if codes else made.codes[:0])
+        short = made.without_gone()
+        assert (len(short.ids), int(short.windows[:, 1].sum())) == (left, left)
+        assert np.array_equal(short.kept, made.kept[~made.gone])
+        assert np.array_equal(unpack(pack(made)).gone, made.gone)
+
+
+def test_merged_passages_are_written_from_and_not_read(generative, reader):
+    merging = GenerativeReader.from_pretrained(generative, merged_share=0.4)
+    fewer, passages = merging.encode(TEXTS), reader.encode(TEXTS)
+    [[short]], [[whole]] = merging.write(QUESTIONS[:1], fewer), reader.write(QUESTIONS[:1], passages)
+    assert short.score != whole.score
+    [[again]] = merging.write(QUESTIONS[:1], [unpack(pack(one)) for one in fewer])
+    assert (again.text, again.score) == (short.text, pytest.approx(short.score, abs=1e-5))
+    with pytest.raises(ModelError, match="spans need every token's place"):
+        merging.read(QUESTIONS[:1], fewer)
+    with pytest.raises(ValueError, match=r"merged_share is 0\.6; expected a share of the tokens from 0 to 0\.5"):
+        merging.changed(merged_share=0.6)
 
 
 def test_threads_write_at_the_same_time(reader, passages):

@@ -83,6 +83,10 @@ def test_run_parameters(reader, documents):
     assert (small.data, small.meta["score"]) == (plain.data, pytest.approx(plain.meta["score"], abs=1e-4))
     for merged in ({"merged_inside": 0.2}, {"merged_across": 0.3, "merge_every": 2}):
         assert reader.run(QUERY, documents, **merged)["answers"][0].meta["score"] != small.meta["score"]
+    pruned = reader.run(QUERY, documents, kept_share=0.3)
+    assert pruned["cache"] == {"hits": 8, "misses": 0}
+    assert pruned["answers"][0].meta["score"] != plain.meta["score"]
+    assert pruned["answers"][0].documents == documents
     batch = reader.read_batch([QUERY, "Who?"], documents, top_k=2)
     assert [[one.query for one in answers] for answers in batch] == [[QUERY] * 2, ["Who?"] * 2]
     assert batch[0][0].data == reader.run(QUERY, documents, top_k=2)["answers"][0].data
@@ -133,7 +137,7 @@ def test_settings_are_saved_whole(store):
     reader = BTRGenerativeReader(
         device=ComponentDevice.from_str("cpu"), top_k=2, max_batch_size=4, generation_kwargs={"num_beams": 3},
         model_kwargs={"dtype": "float32"}, token_store=store, prompt="q: {query}", merged_inside=0.1,
-        merged_across=0.2, merge_every=2, progress_bar=True,
+        merged_across=0.2, merge_every=2, kept_share=0.4, progress_bar=True,
     )  # fmt: skip
     saved = reader.to_dict()
     assert BTRGenerativeReader.from_dict(saved).to_dict() == saved
@@ -171,6 +175,8 @@ def test_refusals(generative, split_reader, store, documents):
         ({"model": generative, "generation_kwargs": {"tokenizer": 2}}, "which the reader sets itself"),
         ({"model": generative, "merged_inside": 0.9}, "inside is 0.9"),
         ({"model": generative, "merge_every": 0}, "every is 0"),
+        ({"model": generative, "kept_share": 0}, "kept_share is 0; expected a share above 0 and up to 1"),
+        ({"model": generative, "kept_share": True}, "kept_share is True"),
         ({"model": generative, "stride": 400}, "stride is 400"),
         ({"token_store": store, "stride": 64}, "Give both the same"),
     ):
@@ -202,7 +208,38 @@ def test_joint_models_take_no_store_and_merge_nothing_inside(seq2seq, documents)
         BTRGenerativeReader(token_store=BinaryTokenStore(seq2seq, "memory://")).warm_up()
     with pytest.raises(ModelError, match=r"merged_inside is 0\.2"):
         BTRGenerativeReader(seq2seq, merged_inside=0.2).run(QUERY, documents)
+    with pytest.raises(ModelError, match=r"kept_share is 0\.5, .* reads question and passage jointly"):
+        BTRGenerativeReader(seq2seq, kept_share=0.5).run(QUERY, documents)
     assert BTRGenerativeReader(seq2seq, merged_across=0.2).run(QUERY, documents)["answers"]
+
+
+def test_a_store_that_merges(generative, documents, tmp_path):
+    stores = {
+        share: BinaryTokenStore(generative, f"sqlite:///{tmp_path}/{share}.db", merged_share=share, progress_bar=False)
+        for share in (0.0, 0.3)
+    }
+    for store in stores.values():
+        store.write_documents(documents[:5])
+    assert stores[0.3].report().file_bytes < stores[0.0].report().file_bytes
+    for share, store in stores.items():
+        reader = BTRGenerativeReader(token_store=store, generation_kwargs=WRITE)
+        out = Pipeline.loads(_alone(reader).dumps()).run({"reader": {"query": QUERY, "documents": documents}})
+        assert out["reader"]["cache"] == {"hits": 5, "misses": 3}
+        assert reader.run(QUERY, documents)["cache"] == {"hits": 8, "misses": 0}
+        assert reader.token_store.merged_share == share
+    with pytest.raises(FingerprintError):
+        BinaryTokenStore(generative, stores[0.3].url).write_documents(documents)
+    with pytest.raises(ValueError, match=r"token_store has merged_share = 0\.3"):
+        BTRReader(token_store=stores[0.3])
+    for share, error in ((0.6, ValueError), (-1, ValueError), ("a", TypeError), (True, TypeError)):
+        with pytest.raises(error, match=f"merged_share is {share!r}; expected a share from 0 to 0.5"):
+            BinaryTokenStore(generative, merged_share=share)
+
+
+def _alone(reader):
+    pipeline = Pipeline()
+    pipeline.add_component("reader", reader)
+    return pipeline
 
 
 def test_close_and_use_again(reader, documents):

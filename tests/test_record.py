@@ -30,7 +30,7 @@ no_deadline = settings(deadline=None)
 
 
 def changed(passage, **fields):
-    names = ("ids", "windows", "kept", "codes", "scales")
+    names = ("ids", "windows", "kept", "codes", "scales", "gone")
     return Passage(**{name: fields.get(name, getattr(passage, name)) for name in names})
 
 
@@ -39,7 +39,7 @@ def signed(body):
 
 
 def assert_same(got, want):
-    for name in ("ids", "windows", "kept", "codes", "scales"):
+    for name in ("ids", "windows", "kept", "codes", "scales", "gone"):
         a, b = getattr(got, name), getattr(want, name)
         if b is None:
             assert a is None
@@ -63,6 +63,7 @@ def passages(draw):
         kept=kept,
         codes=np.random.default_rng(seed).integers(0, 256, (int(kept.sum()), width), np.uint8),
         scales=draw(st.one_of(st.none(), arrays(np.uint8, n))),
+        gone=draw(st.one_of(st.none(), arrays(np.bool_, n).map(lambda gone: gone & ~kept))),
     )
 
 
@@ -178,15 +179,17 @@ def test_sizes():
     everything = changed(
         EXAMPLE, kept=np.ones(4, np.bool_), codes=np.zeros((4, 16), np.uint8), scales=np.zeros(4, np.uint8)
     )
-    assert part_bytes(pack(everything)) == (16, 0, 8, 0, 64, 4, 4)
+    assert part_bytes(pack(everything)) == (16, 0, 8, 0, 0, 64, 4, 4)
     nothing = changed(EXAMPLE, kept=np.zeros(4, np.bool_), codes=np.zeros((0, 16), np.uint8))
-    assert part_bytes(pack(nothing)) == (16, 0, 8, 0, 0, 0, 4)
+    assert part_bytes(pack(nothing)) == (16, 0, 8, 0, 0, 0, 0, 4)
     two_windows = changed(EXAMPLE, windows=np.array([[0, 3], [1, 1]], np.int32))
-    assert part_bytes(pack(two_windows)) == (16, 16, 8, 1, 4, 0, 4)
+    assert part_bytes(pack(two_windows)) == (16, 16, 8, 1, 0, 4, 0, 4)
     wide = changed(EXAMPLE, ids=np.array([0, 1, 2, 65_536], np.int32))
-    assert part_bytes(pack(wide)) == (16, 0, 16, 1, 4, 0, 4)
+    assert part_bytes(pack(wide)) == (16, 0, 16, 1, 0, 4, 0, 4)
     assert len(pack(EMPTY)) == 20
-    assert part_bytes(pack(two_windows, keep_ids=False)) == (16, 0, 4, 1, 4, 0, 4)
+    fewer = changed(EXAMPLE, gone=np.array([False, True, False, False]))
+    assert part_bytes(pack(fewer)) == (16, 0, 8, 1, 1, 4, 0, 4)
+    assert part_bytes(pack(two_windows, keep_ids=False)) == (16, 0, 4, 1, 0, 4, 0, 4)
 
 
 def test_unpacked_arrays_are_views_that_nobody_can_write():

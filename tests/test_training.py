@@ -9,6 +9,7 @@ import logging
 import pytest
 import torch
 from conftest import FAMILIES, make_tokenizer, passage
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from btr_haystack import BTRForConditionalGeneration, BTRForQuestionAnswering, GenerativeReader, SplitReader, rows
@@ -293,6 +294,19 @@ def test_frozen_lower_layers_stay(plain_reader, squad_file, tmp_path):
     assert any(
         not torch.equal(a.half(), b.half()) for a, b in zip(before[2].parameters(), after[2].parameters(), strict=True)
     )
+
+
+def test_the_decoder_alone(seq2seq, squad_file, tmp_path):
+    writing = {"weights": Weights(writing=1.0, imitation=0, distillation=0)}
+    base = tmp_path / "base"
+    run_stage(settings_for("binarised", seq2seq, base, squad_file, bits=16, **writing))
+    run_stage(settings_for("binarised", base, tmp_path / "m", squad_file, bits=16, decoder_only=True, **writing))
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "m"))
+    changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+    assert changed
+    assert all(name.startswith("encoder.decoder.") for name in changed)
+    with pytest.raises(ValueError, match=r"decoder_only is on but weights\.writing is 0"):
+        settings_for("binarised", base, tmp_path / "n", squad_file, teacher="t", decoder_only=True)
 
 
 def test_a_group_is_a_paragraph_and_its_rivals(squad_file):

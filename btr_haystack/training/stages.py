@@ -59,6 +59,7 @@ class StageSettings:
     :param stop_tokens: token ids without bits.
     :param word_match: mark the tokens that question and passage share (stages 2 and 3); marks of the base stay anyway.
     :param frozen_lower: leave the lower layers as the base has them (stages 2 and 3).
+    :param decoder_only: train the decoder alone: passages, spans and all that reads them stay as the base has them.
     :param steps: optimiser steps.
     :param groups: groups of passages a step, on each device.
     :param passages: passages a group.
@@ -93,6 +94,7 @@ class StageSettings:
     stop_tokens: tuple[int, ...] = ()
     word_match: bool = True
     frozen_lower: bool = False
+    decoder_only: bool = False
     steps: int = 4000
     groups: int = 1
     passages: int = 4
@@ -145,6 +147,9 @@ class StageSettings:
             raise ValueError(msg)
         if self.decoder is not None and not self.weights.writing:
             msg = f"decoder is {self.decoder!r} but weights.writing is 0: nothing would train it; give it a weight"
+            raise ValueError(msg)
+        if self.decoder_only and not self.weights.writing:
+            msg = "decoder_only is on but weights.writing is 0: nothing would be trained; give it a weight"
             raise ValueError(msg)
         if self.stage != "teacher" and self.teacher is None and self.weights.teacher:
             msg = (
@@ -348,6 +353,9 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
     for name, weight in model.named_parameters():
         if "relative_attention_bias" in name:  # a mask that needs no gradient lets attention run fused
             weight.requires_grad_(False)
+    if settings.decoder_only:
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(weight.requires_grad and name.startswith("encoder.decoder."))
     if settings.frozen_lower:
         for layer in model.family.layers[: model.config.k]:
             layer.requires_grad_(False)

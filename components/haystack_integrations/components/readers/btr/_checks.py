@@ -132,23 +132,36 @@ def check_flag(**flags: Any) -> None:
             raise TypeError(msg)
 
 
-def check_share(**shares: float | None) -> None:
+def check_share(most: float = 1, **shares: float | None) -> None:
     """
     Refuse what is no share of a whole.
 
+    :param most: the largest that is allowed.
     :param shares: numbers by the names of their parameters; None passes.
     :raises TypeError: at the first that is no number.
-    :raises ValueError: at the first that is below 0 or above 1.
+    :raises ValueError: at the first that is below 0 or above `most`.
     """
     for name, share in shares.items():
         if share is None:
             continue
         if isinstance(share, bool) or not isinstance(share, int | float):
-            msg = f"{name} is {share!r}; expected a share from 0 to 1"
+            msg = f"{name} is {share!r}; expected a share from 0 to {most}"
             raise TypeError(msg)
-        if not 0 <= share <= 1:
-            msg = f"{name} is {share}; expected a share from 0 to 1"
+        if not 0 <= share <= most:
+            msg = f"{name} is {share}; expected a share from 0 to {most}"
             raise ValueError(msg)
+
+
+def check_kept_share(share: Any) -> None:
+    """
+    Refuse a share of the windows that leaves none, or no share.
+
+    :param share: what a caller gave.
+    :raises ValueError: at something else than a share above 0 and up to 1.
+    """
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        msg = f"kept_share is {share!r}; expected a share above 0 and up to 1"
+        raise ValueError(msg)
 
 
 def check_at_least(least: int, kind: type | UnionType = int, *, optional: bool = True, **values: float | None) -> None:

@@ -33,6 +33,7 @@ def load_reader(
     stride: int,
     bits: int | None,
     coded_share: float | None,
+    merged_share: float = 0.0,
 ) -> R:
     """
     Load a model onto its device.
@@ -46,6 +47,7 @@ def load_reader(
     :param stride: tokens that neighbouring windows share.
     :param bits: how many of a code's first bits are kept; None for all.
     :param coded_share: share of the tokens that keep bits; None for the model's own.
+    :param merged_share: share of the tokens that are merged into others.
     :returns: the reader.
     """
     resolved = token.resolve_value() if token else None
@@ -56,7 +58,7 @@ def load_reader(
         kwargs["device_map"] = ComponentDevice.resolve_device(device).to_hf()
     return kind.from_pretrained(
         model_source(model), max_seq_length=max_seq_length, stride=stride, bits=bits, coded_share=coded_share,
-        token=resolved, **kwargs,
+        merged_share=merged_share, token=resolved, **kwargs,
     )  # fmt: skip
 
 

@@ -194,6 +194,15 @@ class StoreReader(Generic[R]):
             self._computing(reader), ReadThrough(reader, lambda: own_store, keep_ids=True, most=OWN_STORE_PASSAGES)
         )
 
+    def _refuse_pruning(self, kept_share: float) -> None:
+        """Raises where windows are to be dropped by a joint reader, which has no upper layers to do so after."""
+        if kept_share < 1:
+            msg = (
+                f"kept_share is {kept_share}, but {self.model_name_or_path} reads question and passage "
+                "jointly (k = 0) and prunes nothing; expected 1, or a BTR model"
+            )
+            raise ModelError(msg)
+
     def _computing(self, reader: R) -> R:
         """The reader that reads, where passages are encoded in full precision."""
         return reader.in_int8() if self.int8 else reader
@@ -214,6 +223,7 @@ class StoreReader(Generic[R]):
             stride=self.stride,
             bits=store.bits if store is not None else None,
             coded_share=store.coded_share if store is not None else None,
+            merged_share=store.merged_share if store is not None else 0.0,
         )
 
 

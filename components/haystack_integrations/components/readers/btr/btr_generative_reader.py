@@ -18,6 +18,7 @@ from btr_haystack.generator import Compression, GenerativeReader, Written
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
     check_documents,
+    check_kept_share,
     check_queries,
     check_windows,
     first_given,
@@ -43,6 +44,7 @@ class _Settings:
     max_batch_size: int | None
     generation_kwargs: dict[str, Any]
     compression: Compression
+    kept_share: float
 
 
 @component
@@ -90,6 +92,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         merged_inside: float = 0.0,
         merged_across: float = 0.0,
         merge_every: int = 3,
+        kept_share: float = 1.0,
         progress_bar: bool = False,
         int8: bool = False,
     ) -> None:
@@ -131,11 +134,17 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             Share of all rows' tokens that is merged before the decoder, and again every `merge_every` layers of it.
         :param merge_every:
             Number of decoder layers between two such merges.
+        :param kept_share:
+            Share of the windows that are read to the end and written from, above 0 and up to 1: those in which the span
+            head finds the best span after the first upper layer. Less is faster; with many documents it also keeps the
+            wrong ones away from the decoder. It needs a BTR model whose span head is trained.
         :param progress_bar:
             Whether to show a progress bar while documents are encoded that the store lacks.
         :param int8:
             Whether the layers that run at question time, the decoder's too, compute mostly in 8 bits. It is for a
             CPU, and faster; passages are encoded and kept as always.
+        :raises TypeError:
+            If something is of another type than its parameter takes.
         :raises ValueError:
             If a number is out of range, the prompt has no place for the query, or the token store has other windows
             than the reader.
@@ -151,6 +160,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         self.merged_inside = merged_inside
         self.merged_across = merged_across
         self.merge_every = merge_every
+        self.kept_share = kept_share
         self.progress_bar = progress_bar
         check_windows(max_seq_length, stride)
         self._settings()
@@ -181,6 +191,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             merged_inside=self.merged_inside,
             merged_across=self.merged_across,
             merge_every=self.merge_every,
+            kept_share=self.kept_share,
             progress_bar=self.progress_bar,
             int8=self.int8,
         )
@@ -196,6 +207,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         merged_inside: float | None = None,
         merged_across: float | None = None,
         merge_every: int | None = None,
+        kept_share: float | None = None,
     ) -> dict[str, Any]:
         """
         Writes answers to the given query from the given Documents.
@@ -218,16 +230,18 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             Share of all passages' tokens that is merged before the decoder, and every `merge_every` layers of it.
         :param merge_every:
             Number of decoder layers between two such merges.
+        :param kept_share:
+            Share of the windows that are read to the end and written from.
         :returns:
             - `answers`: List of answers, best first, each with the documents that were read; its `meta` has the
               "score", the mean log-probability of its tokens, and the "hits" and "misses" of the store.
             - `cache`: how many documents came from the store ("hits") and how many had to be encoded ("misses").
         :raises TypeError:
-            If the query is no string or something is not a Document.
+            If the query is no string, something is not a Document, or a parameter is of another type than it takes.
         :raises ValueError:
             If a number is out of range, or a generation argument is one that the reader sets itself.
         :raises ModelError:
-            If the model has no decoder, or has no upper layers to merge after (k = 0).
+            If the model has no decoder, or reads jointly (k = 0) and has no upper layers to merge or prune after.
         """
         settings = self._settings(
             top_k=top_k,
@@ -236,6 +250,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             merged_inside=merged_inside,
             merged_across=merged_across,
             merge_every=merge_every,
+            kept_share=kept_share,
         )
         answers, cache = self._answer([query], documents, settings)
         return {"answers": answers[0], "cache": cache}
@@ -266,6 +281,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         merged_inside: float | None = None,
         merged_across: float | None = None,
         merge_every: int | None = None,
+        kept_share: float | None = None,
     ) -> _Settings:
         """What a run goes by, checked."""
         for given in (self.generation_kwargs, generation_kwargs):
@@ -284,7 +300,9 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
                 across=first_given(merged_across, self.merged_across),
                 every=first_given(merge_every, self.merge_every),
             ),
+            kept_share=first_given(kept_share, self.kept_share),
         )
+        check_kept_share(settings.kept_share)
         check_at_least(1, top_k=settings.top_k, max_batch_size=settings.max_batch_size)
         return settings
 
@@ -323,6 +341,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             "max_rows": settings.max_batch_size,
         }
         if loaded.source is None:
+            self._refuse_pruning(settings.kept_share)
             if settings.compression.inside:
                 msg = (
                     f"merged_inside is {settings.compression.inside}, but {self.model_name_or_path} reads question and "
@@ -337,4 +356,4 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             max_rows=settings.max_batch_size,
             progress_bar=self.progress_bar,
         )
-        return reader.write(asked, passages, **limits), hits
+        return reader.write(asked, passages, kept_share=settings.kept_share, **limits), hits

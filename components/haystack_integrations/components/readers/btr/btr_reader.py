@@ -27,6 +27,7 @@ from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
     check_documents,
     check_flag,
+    check_kept_share,
     check_queries,
     check_windows,
     first_given,
@@ -180,10 +181,18 @@ class BTRReader(StoreReader[SplitReader]):
         :param int8:
             Whether the layers that run at question time, the second model's too, compute mostly in 8 bits. It is for
             a CPU, and faster; passages are encoded and kept as always.
+        :raises TypeError:
+            If something is of another type than its parameter takes.
         :raises ValueError:
-            If a number is out of range, or the token store has other windows than the reader.
+            If a number is out of range, or the token store has other windows than the reader or merges tokens.
         """
         self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store, int8)
+        if token_store is not None and token_store.merged_share:
+            msg = (
+                f"token_store has merged_share = {token_store.merged_share}: its passages lack places of tokens, and "
+                "this reader answers with places. Give it a store with merged_share = 0, or use BTRGenerativeReader"
+            )
+            raise ValueError(msg)
         self.top_k = top_k
         self.score_threshold = score_threshold
         self.max_batch_size = max_batch_size
@@ -291,7 +300,7 @@ class BTRReader(StoreReader[SplitReader]):
             - `answers`: List of answers sorted by (desc.) answer score.
             - `cache`: how many documents came from the store ("hits") and how many had to be encoded ("misses").
         :raises TypeError:
-            If the query is no string or something is not a Document.
+            If the query is no string, something is not a Document, or a parameter is of another type than it takes.
         :raises ValueError:
             If a number is out of range, or there is no second model to read again.
         :raises ModelError:
@@ -400,9 +409,7 @@ class BTRReader(StoreReader[SplitReader]):
             answers_per_seq=settings.answers_per_seq,
             max_answer_length=settings.max_answer_length,
         )
-        if not (isinstance(settings.kept_share, int | float) and 0 < settings.kept_share <= 1):
-            msg = f"kept_share is {settings.kept_share!r}; expected a share above 0 and up to 1"
-            raise ValueError(msg)
+        check_kept_share(settings.kept_share)
         threshold = settings.rules.score_threshold
         if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
             msg = f"score_threshold is {threshold!r}; expected a probability, or None for no threshold"
@@ -473,12 +480,7 @@ class BTRReader(StoreReader[SplitReader]):
     ) -> tuple[list[Spans], int]:
         """Candidates for each query, and how many documents came from the store."""
         if loaded.source is None:
-            if settings.kept_share < 1:
-                msg = (
-                    f"kept_share is {settings.kept_share}, but {self.model_name_or_path} reads question and passage "
-                    "jointly (k = 0) and prunes nothing; expected 1, or a BTR model"
-                )
-                raise ModelError(msg)
+            self._refuse_pruning(settings.kept_share)
             return [self._read_jointly(loaded.reader, query, documents, settings) for query in queries], 0
         texts = [document.content or "" for document in documents]
         reader, passages, hits = loaded.fetch(
