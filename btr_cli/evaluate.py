@@ -23,6 +23,7 @@ from btr_cli.tasks import TaskSettings, evaluate_task
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
 from btr_haystack.metrics import best_threshold, exact_match, f1
+from btr_haystack.reader import MOST_MERGED
 from btr_haystack.squad import Paragraph, Question, read_squad
 from btr_haystack.tasks import TASKS as PAPER_TASKS
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
@@ -33,7 +34,7 @@ Ask = Callable[[Asked], tuple[str, float]]  # gives an answer, empty for none, a
 
 TASKS = ("gold", "open", "no-answer")
 LONGEST_ANSWER = 30
-FOUND_ONLY = ("--retrieval-weight", "--second-read", "--kept-share", "--max-answer-length")
+FOUND_ONLY = ("--retrieval-weight", "--second-read", "--max-answer-length")
 
 
 def evaluate(
@@ -78,6 +79,15 @@ def evaluate(
             help="With --writes: what is asked, around {query}; default: that of the task, {query} alone for squad."
         ),
     ] = None,
+    merged_share: Annotated[
+        float, typer.Option(min=0, max=MOST_MERGED, help="With --writes: share of the tokens merged in the store.")
+    ] = 0.0,
+    merged_inside: Annotated[
+        float, typer.Option(min=0, max=MOST_MERGED, help="With --writes: share merged after each upper layer.")
+    ] = 0.0,
+    merged_across: Annotated[
+        float, typer.Option(min=0, max=MOST_MERGED, help="With --writes: share merged before the decoder and in it.")
+    ] = 0.0,
     store: Annotated[str | None, typer.Option(help="Other tasks: url of the store; default: in memory.")] = None,
 ) -> None:
     """
@@ -91,7 +101,6 @@ def evaluate(
     squad_only |= {
         "--retrieval-weight": retrieval_weight,
         "--second-read": second_read,
-        "--kept-share": kept_share != 1,
         "--max-answer-length": max_answer_length != LONGEST_ANSWER,
     }
     others_only = {"--passages": passages, "--store": store}
@@ -110,6 +119,11 @@ def evaluate(
         if given and writes:
             msg = f"{option} has no meaning where answers are written (--writes)"
             raise ValueError(msg)
+    merging = {"merged_share": merged_share, "merged_inside": merged_inside, "merged_across": merged_across}
+    for name, value in merging.items() if not writes else ():
+        if value:
+            msg = f"--{name.replace('_', '-')} is {value}, but nothing is written; give --writes, too"
+            raise ValueError(msg)
     if retrieval_weight and mode in ("gold", "no-answer"):
         msg = f"--retrieval-weight is {retrieval_weight}, but nothing is retrieved in mode {mode}"
         raise ValueError(msg)
@@ -125,7 +139,7 @@ def evaluate(
         corpus = str(passages) if passages else None
         asked_for = TaskSettings(
             task, str(data), corpus, tuple(names), teacher, writes, sample, seed, top_k,
-            prompt or PAPER_TASKS[task].prompt, store or "memory://",
+            prompt or PAPER_TASKS[task].prompt, store or "memory://", {"kept_share": kept_share, **merging},
         )  # fmt: skip
         evaluate_task(asked_for, output)
         return
@@ -142,11 +156,16 @@ def evaluate(
         asked = drawn(paragraphs, size, seed, unanswerable=part == "no-answer")
         for name in names:
             cut = None
-            if name != teacher and (bits is not None or coded_share is not None):
-                cut = BinaryTokenStore(name, "memory://", bits=bits, coded_share=coded_share)
+            if name != teacher and (bits is not None or coded_share is not None or merged_share):
+                cut = BinaryTokenStore(
+                    name, "memory://", bits=bits, coded_share=coded_share, merged_share=merged_share
+                )  # fmt: skip
             reader: BTRReader | BTRGenerativeReader
             if writes:
-                reader = BTRGenerativeReader(name, token_store=cut, prompt=prompt or QUERY)
+                runs: dict[str, Any] = {} if name == teacher else {"kept_share": kept_share}
+                if name != teacher:
+                    runs |= {"merged_inside": merged_inside, "merged_across": merged_across}
+                reader = BTRGenerativeReader(name, token_store=cut, prompt=prompt or QUERY, **runs)
             else:
                 settings: dict[str, Any] = {"top_k": 1, "no_answer": False}
                 settings |= {"max_answer_length": max_answer_length or None, "retrieval_weight": retrieval_weight}
@@ -168,6 +187,7 @@ def evaluate(
     if output:
         figures = {"data": data.name, "seed": seed, "top_k": top_k, "bits": bits, "kept_share": kept_share}
         figures |= {"coded_share": coded_share, "writes": writes, "prompt": (prompt or QUERY) if writes else None}
+        figures |= merging if writes else {}
         figures |= {"retrieval_weight": retrieval_weight, "second_read": second_read, "rows": rows}
         output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

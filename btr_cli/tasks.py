@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class TaskSettings:
     :param top_k: passages a question.
     :param prompt: what a model that writes is asked, around "{query}".
     :param store: url of the store for passages; in memory where there is none.
+    :param knobs: `kept_share`, and where answers are written `merged_share` (of the store), `merged_inside` and
+        `merged_across`, of all models but the teacher.
     """
 
     task: str
@@ -68,6 +70,7 @@ class TaskSettings:
     top_k: int
     prompt: str
     store: str = "memory://"
+    knobs: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +145,15 @@ def corpus(items: list[Item], passages: str | None) -> Iterator[Document]:
 def reader_of(model: str, settings: TaskSettings) -> Reader:
     """The component that answers."""
     store = None
+    knobs: dict[str, Any] = {}
     if model != settings.teacher:
-        store = BinaryTokenStore(model, settings.store, progress_bar=False)
+        knobs = {name: value for name, value in settings.knobs.items() if name != "merged_share"}
+        merged = settings.knobs.get("merged_share", 0.0)
+        store = BinaryTokenStore(model, settings.store, progress_bar=False, merged_share=merged)
     if settings.writes:
-        return BTRGenerativeReader(model, token_store=store, prompt=settings.prompt)
-    return BTRReader(model, token_store=store, top_k=1, no_answer=False, max_answer_length=30)
+        return BTRGenerativeReader(model, token_store=store, prompt=settings.prompt, **knobs)
+    kept = knobs.get("kept_share", 1.0)
+    return BTRReader(model, token_store=store, top_k=1, no_answer=False, max_answer_length=30, kept_share=kept)
 
 
 def answered(
@@ -186,7 +193,10 @@ class Journal:
         self.done: dict[tuple[str, str], Answer] = {}
         asked = hashlib.blake2b("\n".join(map(repr, items)).encode("utf-8", "replace"), digest_size=8).hexdigest()
         head = {"task": settings.task, "writes": settings.writes, "top_k": settings.top_k, "prompt": settings.prompt}
-        head |= {"questions": asked, "passages": Path(settings.passages).name if settings.passages else None}
+        head |= settings.knobs | {
+            "questions": asked,
+            "passages": Path(settings.passages).name if settings.passages else None,
+        }
         if path is None:
             return
         if not path.exists():

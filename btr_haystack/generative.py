@@ -25,7 +25,7 @@ from btr_haystack.digest import WRITING
 from btr_haystack.errors import ModelError
 from btr_haystack.families import T5Family, log_sizes
 from btr_haystack.merge import compact, earliest, match, merge
-from btr_haystack.model import HUB_ARGUMENTS, BTRForQuestionAnswering, SplitOutput
+from btr_haystack.model import BTRForQuestionAnswering, SplitOutput, hub_arguments
 from btr_haystack.rows import alike
 
 BLOCK = 2048  # tokens among which similar ones are sought: the work grows with tokens, not with their square
@@ -140,7 +140,7 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
                 "Give a T5 sequence-to-sequence model, or a BTR model that was trained to write"
             )
             raise ModelError(msg)
-        where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        where = hub_arguments(kwargs)
         try:
             config = GenerationConfig.from_pretrained(str(folder), **where)
         except OSError:  # a model need not have one

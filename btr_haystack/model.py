@@ -130,7 +130,7 @@ class BTRPreTrainedModel(PreTrainedModel):
         :param kwargs: of `PreTrainedModel.from_pretrained`.
         :raises OSError: where there is no such file.
         """
-        where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        where = hub_arguments(kwargs)
         path = _weights_file(str(folder), where)
         if path is None or not int8.is_shrunk(path):
             model: Self = super().from_pretrained(str(folder), *args, **{**kwargs, "use_safetensors": True})
@@ -544,7 +544,7 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         :returns: the reader; weights that a checkpoint lacks are new.
         :raises ModelError: for a kind of model that cannot be split.
         """
-        where = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        where = hub_arguments(kwargs)
         base = AutoConfig.from_pretrained(str(folder), **where)
         if isinstance(base, BTRConfig):
             kept = {"k": k, "bits": bits, "word_match": base.word_match and k > 0}
@@ -568,6 +568,11 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         if model_type == "t5":
             return {r"^(shared\.|encoder\.(?:block|final_layer_norm|embed_tokens)\.)": r"encoder.\1"}
         return {r"^(bert|roberta|electra|distilbert|mpnet)\.": "encoder."}
+
+
+def hub_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Those of the keyword arguments of `from_pretrained` that say where a file is found."""
+    return {name: value for name, value in given.items() if name in HUB_ARGUMENTS}
 
 
 def _weights_file(folder: str, where: dict[str, Any]) -> str | None:

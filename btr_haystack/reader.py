@@ -26,7 +26,7 @@ from btr_haystack.config import BTRConfig
 from btr_haystack.digest import digest_of_files, digest_of_weights
 from btr_haystack.errors import ModelError
 from btr_haystack.fingerprint import Fingerprint
-from btr_haystack.model import HUB_ARGUMENTS, BTRForQuestionAnswering
+from btr_haystack.model import BTRForQuestionAnswering, hub_arguments
 from btr_haystack.padding import padded
 from btr_haystack.passage import Passage, Tokens
 from btr_haystack.quantise import quantised
@@ -167,7 +167,7 @@ class SplitReader:
         :param kwargs: for `from_pretrained` of the model: dtype, device_map, revision, ...
         :raises ModelError: for a kind of model that cannot be split.
         """
-        where = {"token": token} | {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        where = {"token": token} | hub_arguments(kwargs)
         kwargs.setdefault("dtype", torch.float32)
         config = AutoConfig.from_pretrained(str(folder), **where)
         kind = cls.model_class
@@ -203,8 +203,9 @@ class SplitReader:
 
         :raises ModelError: where that cannot be.
         """
-        _ = self.fingerprint if not self.joint else None  # of the weights as they are
         other = copy.copy(self)
+        if not self.joint:
+            other.__dict__["fingerprint"] = self.fingerprint  # of the weights before they are rounded
         other.model = quantised(self.model)
         return other
 

@@ -280,9 +280,11 @@ class TestEvaluate:
     def test_written_figures(self, btr, squad_file, generative, seq2seq, tmp_path):
         figures = tmp_path / "figures.json"
         given = ("--model", generative, "--teacher", seq2seq, "--writes", "--prompt", "question: {query}")
+        given += ("--kept-share", 0.5, "--merged-share", 0.2, "--merged-inside", 0.1, "--merged-across", 0.3)
         assert btr("evaluate", squad_file, *given, "--bits", 16, "--top-k", 2, "--output", figures)[0] == 0
         told = json.loads(figures.read_text())
         assert told["writes"]
+        assert [told[name] for name in ("kept_share", "merged_share", "merged_across")] == [0.5, 0.2, 0.3]
         assert [(row["task"], row["teacher"]) for row in told["rows"]] == [
             (task, teacher) for task in ("gold", "open") for teacher in (True, False)
         ]
@@ -325,7 +327,9 @@ class TestEvaluate:
 
     def test_refusals(self, refused, squad_file, documents_file, tmp_path):
         assert "--bits has no meaning for task nq" in refused("evaluate", squad_file, "--task", "nq", "--bits", 8)
-        assert "--kept-share has no meaning where" in refused("evaluate", squad_file, "--writes", "--kept-share", 0.5)
+        assert "--second-read has no meaning where" in refused("evaluate", squad_file, "--writes", "--second-read", 1)
+        told = refused("evaluate", squad_file, "--merged-inside", 0.2)
+        assert "--merged-inside is 0.2, but nothing is written" in told
         assert "nothing is written; give --writes" in refused("evaluate", squad_file, "--prompt", "question: {query}")
         assert "task is 'trec'; expected squad, nq" in refused("evaluate", squad_file, "--task", "trec")
         assert "mode is 'both of them'" in refused("evaluate", squad_file, "--mode", "both of them")

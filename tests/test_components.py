@@ -580,7 +580,8 @@ class TestBTRReader:
         )
         monkeypatch.setenv("HF_API_TOKEN", "secret-token")
         token = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False)
-        settings = {"token": token, "max_seq_length": 256, "stride": 64, "bits": 8, "coded_share": 0.5, "merged_share": 0.1}
+        settings = {"token": token, "max_seq_length": 256, "stride": 64, "bits": 8, "coded_share": 0.5}
+        settings |= {"merged_share": 0.1}
         _model.load_reader(SplitReader, "a/b", device=None, model_kwargs={"torch_dtype": torch.float16}, **settings)
         device = ComponentDevice.resolve_device(None).to_hf()
         expected = settings | {"folder": "a/b", "token": "secret-token"}

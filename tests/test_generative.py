@@ -29,7 +29,8 @@ from btr_haystack import (
 )
 from btr_haystack.binarise import pack_bits
 from btr_haystack.errors import ModelError
-from btr_haystack.generative import BLOCK, View, views_of
+from btr_haystack.generative import BLOCK, View, _same_but_rounded, views_of
+from btr_haystack.int8 import shrunk, whole
 from btr_haystack.record import pack, unpack
 
 QUESTIONS = ["What is the capital of Norway?", "Who was awarded the Nobel Prize?", "What?"]
@@ -247,6 +248,17 @@ def test_merged_passages_are_written_from_and_not_read(generative, reader):
         merging.read(QUESTIONS[:1], fewer)
     with pytest.raises(ValueError, match=r"merged_share is 0\.6; expected a share of the tokens from 0 to 0\.5"):
         merging.changed(merged_share=0.6)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_embeddings_are_known_again_in_8_bits(other):
+    """A base that was kept in 8 bits and a decoder that was not still share one matrix; strangers do not."""
+    one = torch.randn(400, 300, generator=torch.Generator().manual_seed(1))
+    rounded = whole(shrunk({"encoder.w": one}))["encoder.w"]
+    assert not torch.equal(rounded.float(), one)
+    if other:
+        rounded[7, 3] += 0.05 * rounded[7].abs().max()
+    assert _same_but_rounded(one, rounded) is not other
 
 
 def test_threads_write_at_the_same_time(reader, passages):

@@ -340,6 +340,21 @@ def test_the_fingerprint_is_that_of_what_decides_the_codes(split_reader):
     assert SplitReader(one.model, one.tokenizer).fingerprint != SplitReader.from_pretrained(folder).fingerprint
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_last_layer_of_passages_alone_in_half_precision(split_reader, dtype):
+    model = BTRForQuestionAnswering.from_pretrained(split_reader("t5", k=1), dtype=dtype).eval()
+    torch.manual_seed(0)
+    states = torch.randn(3, 20, model.config.encoder.hidden_size, dtype=dtype)
+    mask = torch.ones(3, 20, dtype=torch.long)
+    mask[1, 15:] = 0
+    with torch.inference_mode():
+        for given in (mask, None):
+            whole, passage_alone = model.upper(states, given), model.upper(states, given, 6)
+            assert passage_alone.dtype == dtype
+            present = torch.ones(3, 14, dtype=torch.bool) if given is None else given[:, 6:].bool()
+            torch.testing.assert_close(passage_alone[present], whole[:, 6:][present], atol=0.05, rtol=0.05)
+
+
 def test_other_codes_of_a_btr_model_are_new(split_reader):
     folder = split_reader("bert", k=1, bits=16)
     kept = BTRForQuestionAnswering.from_reader(folder, k=1, bits=16)

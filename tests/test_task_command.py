@@ -80,6 +80,14 @@ def test_written_answers(task, nq, generative, tmp_path):
     assert (row["questions"], row["metric"]) == (1, "accuracy")
     [_, line] = (tmp_path / f"{task}.answers.jsonl").read_text().splitlines()
     assert json.loads(line)["passages"] <= 3
+    knobs = {"kept_share": 0.5, "merged_inside": 0.1, "merged_across": 0.2}
+    merging = replace(settings, knobs=knobs | {"merged_share": 0.3})
+    with pytest.raises(DataError, match="answers of another run"):
+        evaluate_task(merging, tmp_path / f"{task}.json")
+    reader = tasks.reader_of(str(generative), merging)
+    assert {name: getattr(reader, name) for name in knobs} == knobs
+    assert reader.token_store.merged_share == 0.3
+    assert evaluate_task(merging, tmp_path / "merged.json")[0]["bytes_a_token"] < row["bytes_a_token"]
 
 
 def test_a_run_that_was_broken_off_goes_on(nq, split_reader, tmp_path, monkeypatch):
