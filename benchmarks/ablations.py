@@ -44,7 +44,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "neither distillation nor imitation": {"weights": Weights(distillation=0, imitation=0)},
     "passages do not compete": {"weights": Weights(shared=0)},
     "no wrong passages": {"negatives": 0.0},
-    "shared tokens not marked": {"word_match": False},
     "lower layers frozen": {"frozen_lower": True},
     "Muon": {"optimizer": "muon"},
     "k = 4": {"k": 4},
@@ -116,9 +115,17 @@ def main() -> None:
     _, held_out = split_articles(read_squad(options.data), common.validation, common.seed)
     random.Random(options.seed).shuffle(held_out)  # noqa: S311
     task = [(one, [Document(content=one[0].text)]) for one in drawn(held_out, options.sample, options.seed)]
+    told: dict[str, Any] = {name: Path(getattr(options, name)).name for name in ("base", "data")}
+    told |= {name: getattr(options, name) for name in ("steps", "groups", "learning_rate", "validation", "seed")}
+    told |= {"questions": len(task), "optimizer": common.optimizer, "warmup": common.warmup}
     rows: dict[str, Any] = {}
     if options.output and options.output.exists():
-        rows = json.loads(options.output.read_text())["rows"]
+        before = json.loads(options.output.read_text())
+        rows = before["rows"]
+        if differing := {name: (before.get(name), value) for name, value in told.items() if before.get(name) != value}:
+            parser.error(
+                f"{options.output} has figures of other settings (there, here): {differing}; give another file"
+            )
     teacher = score(BTRReader(options.teacher, **ANSWERS), task, "teacher")
     for name in options.only:
         if name in rows:
@@ -128,8 +135,9 @@ def main() -> None:
             rows[name] = score(BTRReader(folder, **ANSWERS), task, name)
         print(f"{name}: EM {rows[name]['em']:.1f}, F1 {rows[name]['f1']:.1f}", flush=True)
         if options.output:
-            figures = {"machine": machine(), "steps": options.steps, "questions": len(task), "seed": options.seed}
-            options.output.write_text(json.dumps({**figures, "teacher": teacher, "rows": rows}, indent=1) + "\n")
+            options.output.write_text(
+                json.dumps({"machine": machine(), **told, "teacher": teacher, "rows": rows}, indent=1) + "\n"
+            )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ STOPPED = (0.25, 0.38, 0.46, 0.6)  # shares of the tokens that the stop lists le
 
 
 def main() -> None:
-    """Print a line a setting; write the figures as JSON where asked to."""
+    """Print a line a setting; write the figures as JSON after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="btr-flan-t5-small-squad")
@@ -53,18 +53,22 @@ def main() -> None:
     task = [(one, [Document(content=one[0].text)]) for one in drawn(paragraphs, options.sample, options.seed)]
     documents = list({one.id: one for _, found in task for one in found}.values())
     source = model_source(options.model)
+    if not Path(source).is_dir():
+        parser.error(f"{source}: no such folder; stop lists are tried on copies of it")
     rows: list[dict[str, Any]] = []
 
     def measure(folder: str | Path, bits: int, share: float, label: str, **more: Any) -> None:
-        with BinaryTokenStore(
-            str(folder), "memory://", bits=bits, coded_share=share, progress_bar=False
-        ) as store:  # fmt: skip
+        url = "memory://"
+        with BinaryTokenStore(str(folder), url, bits=bits, coded_share=share, progress_bar=False) as store:
             store.write_documents(documents)
             size = store.report()
             found = score(BTRReader(str(folder), token_store=store, **ANSWERS), task, label)
         coded = size.tokens_with_codes / size.tokens
         rows.append({"bits": bits, "coded_share": share, "coded": coded, **more, **found})
         print(f"{label}: {coded:.0%} of the tokens have bits, EM {found['em']:.1f}, F1 {found['f1']:.1f}", flush=True)
+        if options.output:
+            figures = {"machine": machine(), "data": options.data.name, "questions": len(task), "seed": options.seed}
+            options.output.write_text(json.dumps({**figures, "model": options.model, "rows": rows}, indent=1) + "\n")
 
     for bits in options.bits:
         for share in options.shares:
@@ -77,9 +81,6 @@ def main() -> None:
             stopping(source, Path(folder) / "model", listed)
             label = f"{options.bits[0]} bits, stop list of {len(listed)}"
             measure(Path(folder) / "model", options.bits[0], 1.0, label, stop_list=len(listed))
-    if options.output:
-        figures = {"machine": machine(), "data": options.data.name, "questions": len(task), "seed": options.seed}
-        options.output.write_text(json.dumps({**figures, "model": options.model, "rows": rows}, indent=1) + "\n")
 
 
 def frequencies(source: str, texts: list[str]) -> Counter[int]:

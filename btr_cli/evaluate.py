@@ -157,9 +157,8 @@ def evaluate(
         for name in names:
             cut = None
             if name != teacher and (bits is not None or coded_share is not None or merged_share):
-                cut = BinaryTokenStore(
-                    name, "memory://", bits=bits, coded_share=coded_share, merged_share=merged_share
-                )  # fmt: skip
+                kept: dict[str, Any] = {"bits": bits, "coded_share": coded_share, "merged_share": merged_share}
+                cut = BinaryTokenStore(name, "memory://", **kept)
             reader: BTRReader | BTRGenerativeReader
             if writes:
                 runs: dict[str, Any] = {} if name == teacher else {"kept_share": kept_share}

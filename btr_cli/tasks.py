@@ -125,12 +125,19 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     for row in rows:
         row["share_of_teacher"] = row["value"] / base if base else None
     title = f"{settings.task}, {len(items)} of {Path(settings.data).name}, top {settings.top_k}, seed {settings.seed}"
+    title += "".join(f", {name} {value}" for name, value in told_knobs(settings).items())
     Console().print(as_table(rows, title))
     if output:
-        found = {"data": Path(settings.data).name, "seed": settings.seed, "top_k": settings.top_k, "rows": rows}
+        found: dict[str, Any] = {"data": Path(settings.data).name, "seed": settings.seed, "top_k": settings.top_k}
+        found |= {"writes": settings.writes, "prompt": settings.prompt, **settings.knobs, "rows": rows}
         output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         output.with_suffix(".md").write_text(as_markdown(rows, title), encoding="utf-8")
     return rows
+
+
+def told_knobs(settings: TaskSettings) -> dict[str, float]:
+    """The knobs that change something."""
+    return {name: value for name, value in settings.knobs.items() if value != (name == "kept_share")}
 
 
 def corpus(items: list[Item], passages: str | None) -> Iterator[Document]:
@@ -193,7 +200,8 @@ class Journal:
         self.done: dict[tuple[str, str], Answer] = {}
         asked = hashlib.blake2b("\n".join(map(repr, items)).encode("utf-8", "replace"), digest_size=8).hexdigest()
         head = {"task": settings.task, "writes": settings.writes, "top_k": settings.top_k, "prompt": settings.prompt}
-        head |= settings.knobs | {
+        head |= {
+            **told_knobs(settings),
             "questions": asked,
             "passages": Path(settings.passages).name if settings.passages else None,
         }

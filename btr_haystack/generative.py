@@ -221,7 +221,10 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
             msg = "labels are given without group, the question of each row"
             raise ValueError(msg)
         out: SplitOutput = super().forward(input_ids, attention_mask, token_type_ids, **inputs)
-        if labels is None or group is None or not bool((labels >= 0).any()):
+        if labels is None or group is None:
+            return out
+        if not bool((labels >= 0).any()):
+            out.writing = 0 * self.encoder.decoder.final_layer_norm.weight.sum()  # so that there is a gradient
             return out
         if input_ids is not None:
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
@@ -263,7 +266,7 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
         self, states: Tensor, mask: Tensor | None, question: int, share: float, first: int
     ) -> tuple[Tensor, Tensor]:
         """
-        The last layers, after each of which a share of the passage tokens is merged into similar ones.
+        The layers from `first` on, after each of which a share of the passage tokens is merged into similar ones.
 
         :param states: (rows, tokens, d) joint rows [question; passage].
         :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.

@@ -26,7 +26,8 @@ class Compression:
     """
     How much of what the decoder attends to is merged at run time (paper, section 3.2); 0 changes nothing.
 
-    :param inside: share of a passage's tokens that is merged after each upper layer.
+    :param inside: share of a passage's tokens that is merged after each upper layer; after each but the first where
+        windows are dropped after that one.
     :param across: share of all passages' tokens that is merged before the first decoder layer, and again before every
         `every`-th one.
     :param every: decoder layers between two such merges (g).

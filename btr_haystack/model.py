@@ -316,37 +316,30 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         rows = prior_distance.new_zeros(inside.shape).masked_scatter(inside, prior_distance)
         return largest_share(rows, inside, share)[inside] & ~stop
 
-    def merged(
-        self, states: Tensor, ids: Tensor, inside: Tensor, mergeable: Tensor, share: float
-    ) -> tuple[Tensor, Tensor]:
+    def merged(self, states: Tensor, inside: Tensor, mergeable: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """
-        Bits of passage tokens, a share of which is merged into others like them (paper, section 3.2, offline).
+        Merge a share of a passage's tokens into others like them, before they are coded (paper, section 3.2, offline).
 
         Bipartite matching as at run time (`merge.pairs`), but by calibrated states: the paper compares its codes,
-        which stand for states, while a residual code means nothing without its token's prior. What is left of a pair
-        keeps its own token's prior, and the code of the mean of both.
+        which stand for states, while a residual code means nothing without its token's prior.
 
         :param states: (n, d) after layer k.
-        :param ids: (n,) their token ids.
         :param inside: (rows, tokens) bool: where in their rows the n tokens stand.
         :param mergeable: (n,) bool: tokens that may be merged.
         :param share: of a row's tokens, from 0 to 0.5.
-        :returns: (n,) bool, which tokens are gone; and (n, m) of -1 and +1, the bits of all tokens, of which those that
-            are gone mean nothing.
+        :returns: (n,) bool, which tokens are gone; and (n, d), the mean of each other token and of those that went
+            into it.
         """
-        binariser = self._binariser()
         coded = self.family.calibrate(states).float()
         rows = coded.new_zeros((*inside.shape, coded.shape[1])).masked_scatter(inside[..., None], coded)
         may = torch.zeros_like(inside).masked_scatter(inside, mergeable)
         gone, into = pairs(rows, may, inside, (inside.sum(1) * share).long())
-        going, target = gone[:, ::2], 2 * into + 1
-        total, size = rows.clone(), rows.new_ones(inside.shape)
-        if into.numel():
-            row, place = going.nonzero(as_tuple=True)
-            total.index_put_((row, target[row, place]), rows[:, ::2][row, place], accumulate=True)
-            size.index_put_((row, target[row, place]), size.new_ones(len(row)), accumulate=True)
-        mean = (total / size[..., None])[inside]
-        return gone[inside], binariser.bits_of(mean, binariser.prior_of(F.embedding(ids, self.family.embeddings)))
+        row, place = gone[:, ::2].nonzero(as_tuple=True)
+        target = (row, 2 * into[row, place] + 1) if into.numel() else (row, place)
+        total = rows.index_put(target, rows[:, ::2][row, place], accumulate=True)
+        size = rows.new_ones(inside.shape).index_put(target, rows.new_ones(len(row)), accumulate=True)
+        mean = self.family.restore((total / size[..., None])[inside].to(states.dtype))
+        return gone[inside], torch.where((size[inside] > 1)[:, None], mean, states)
 
     def code(self, states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """

@@ -308,7 +308,7 @@ class SplitReader:
                     kept=concatenate(kept[rows], (0,), np.bool_),
                     codes=concatenate(codes[rows], (0, -(-self.bits // 8))),
                     scales=None if scales is None else concatenate(scales[rows], (0,)),
-                    gone=None if gone is None else concatenate(gone[rows], (0,), np.bool_),
+                    gone=None if gone is None else _where_any(concatenate(gone[rows], (0,), np.bool_)),
                 )
             )
         return passages
@@ -335,7 +335,8 @@ class SplitReader:
             lengths = mask.sum(1).tolist()
             if self.merged_share:
                 text = self._inside(mask.sum(1).cpu().numpy(), mask)[inside]
-                merged, bits = model.merged(states[inside], ids[inside], inside, keeps & text, self.merged_share)
+                merged, mean = model.merged(states[inside], inside, keeps & text, self.merged_share)
+                bits, _, scale = model.code(mean, ids[inside])
                 keeps &= ~merged
                 for i, value in zip(batch, merged.cpu().split(lengths), strict=True):
                     gone[i] = value.numpy()
@@ -379,7 +380,10 @@ class SplitReader:
             raise ModelError(msg)
         self._check_pruning(kept_share)
         if any(passage.gone is not None for passage in passages):
-            msg = "the passages have tokens that were merged into others: spans need every token's place; encode anew"
+            msg = (
+                "the passages have tokens that were merged into others, and spans need every token's place: encode "
+                "with merged_share = 0, or let a GenerativeReader write"
+            )
             raise ModelError(msg)
         rows, joined = self._joined(passages, max_rows)
         added = _added(passage_scores, rows)
@@ -550,7 +554,10 @@ class SplitReader:
         return self.model.decode(prior, code, scales)
 
     def _check_pruning(self, kept_share: float) -> None:
-        """Raises where windows are to be dropped after the first upper layer, and there is none above it."""
+        """Raises where windows cannot be dropped after the first upper layer, or none would be left."""
+        if not 0 < kept_share <= 1:
+            msg = f"kept_share is {kept_share}; expected a share above 0 and up to 1"
+            raise ValueError(msg)
         if kept_share < 1 and self.model.config.k + 1 == len(self.model.family.layers):
             msg = f"kept_share is {kept_share}, but there is no layer above the first upper one; expected 1"
             raise ModelError(msg)
@@ -625,6 +632,11 @@ class SplitReader:
     def _decoded_tokens(self) -> int:
         """Most tokens whose states are held decoded at a time."""
         return DECODED_TOKENS.get(self.model.device.type, DECODED_TOKENS["cuda"])
+
+
+def _where_any(flags: np.ndarray) -> np.ndarray | None:
+    """The flags, None where none is set."""
+    return flags if flags.any() else None
 
 
 def _added(passage_scores: np.ndarray | None, rows: Rows) -> np.ndarray:

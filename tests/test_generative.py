@@ -194,12 +194,17 @@ def test_pruning_writes_from_the_windows_that_are_kept(reader, passages, compres
             assert found.score == pytest.approx(expected.score, abs=1e-4)
     [[inside]] = reader.write(QUESTIONS[:1], passages, compression=Compression(inside=0.2), kept_share=0.5)
     [[whole]] = reader.write(QUESTIONS[:1], passages, kept_share=0.5)
-    assert inside.score != whole.score
+    assert abs(inside.score - whole.score) > 1e-3
+    for share in (0, 1.5):
+        with pytest.raises(ValueError, match=f"kept_share is {share}; expected a share above 0 and up to 1"):
+            reader.write(QUESTIONS[:1], passages, kept_share=share)
 
 
+@pytest.mark.parametrize("scale", ["predicted", "stored"])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
-def test_merged_passages_are_those_of_the_naive_algorithm(generative, share):
+def test_merged_passages_are_those_of_the_naive_algorithm(generative, share, scale):
     reader = GenerativeReader.from_pretrained(generative, merged_share=share, max_seq_length=48 + 21, stride=4)
+    reader.model.config.scale = scale
     whole = reader.changed(merged_share=0.0)
     assert whole.fingerprint != reader.fingerprint
     model, texts = reader.model, [*TEXTS, "", "Oslo.", " ".join(TEXTS)]
@@ -207,12 +212,13 @@ def test_merged_passages_are_those_of_the_naive_algorithm(generative, share):
         assert np.array_equal(made.ids, plain.ids)
         assert np.array_equal(made.windows, plain.windows)
         assert plain.gone is None
-        codes, first, left = [], 0, 0
+        codes, scales, first, left = [], [], 0, 0
+        every = np.zeros(len(made.ids), np.bool_) if made.gone is None else made.gone
         for _, length in made.windows.tolist():
             ids = torch.from_numpy(made.ids[first : first + length]).long()
             with torch.inference_mode():
-                states = model.family.calibrate(model.lower(ids[None], None, passage=True)[0])
-                prior = model.binariser.prior_of(model.family.embeddings[ids])
+                exact = model.lower(ids[None], None, passage=True)[0]
+                states = model.family.calibrate(exact)
             may = plain.kept[first : first + length].copy()
             may[-1] = False  # the closing token
             alike = [
@@ -223,18 +229,24 @@ def test_merged_passages_are_those_of_the_naive_algorithm(generative, share):
             best = {i: min(one for one in alike if one[1] == i) for _, i, _ in alike}
             going = {i: j for _, i, j in sorted(best.values())[: int(share * length)]}
             gone = np.array([i in going for i in range(length)], np.bool_)
-            assert np.array_equal(made.gone[first : first + length], gone)
+            assert np.array_equal(every[first : first + length], gone)
             for j in range(length):
+                those = [i for i, into in going.items() if into == j]
+                mean = model.family.restore(states[[j, *those]].mean(0)[None]) if those else exact[j : j + 1]
+                with torch.inference_mode():
+                    bits, _, scaled = model.code(mean, ids[j : j + 1])
+                scales.append(scaled)
                 if plain.kept[first + j] and j not in going:
-                    mean = states[[j, *(i for i, into in going.items() if into == j)]].mean(0)
-                    with torch.inference_mode():
-                        codes.append(pack_bits(model.binariser.bits_of(mean[None], prior[j : j + 1])[:, : reader.bits]))
+                    codes.append(pack_bits(bits))
             first, left = first + length, left + int((~gone).sum())
         assert np.array_equal(made.codes, torch.cat(codes).numpy() if codes else made.codes[:0])
         short = made.without_gone()
         assert (len(short.ids), int(short.windows[:, 1].sum())) == (left, left)
-        assert np.array_equal(short.kept, made.kept[~made.gone])
-        assert np.array_equal(unpack(pack(made)).gone, made.gone)
+        assert np.array_equal(short.kept, made.kept[~every])
+        if scale == "stored" and scales:
+            assert np.array_equal(made.scales, torch.cat(scales).numpy())
+        again = unpack(pack(made)).gone
+        assert np.array_equal(again, made.gone) if every.any() else again is made.gone is None
 
 
 def test_merged_passages_are_written_from_and_not_read(generative, reader):

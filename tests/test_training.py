@@ -2,6 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
+import dataclasses
 import gzip
 import json
 import logging
@@ -297,11 +298,26 @@ def test_frozen_lower_layers_stay(plain_reader, squad_file, tmp_path):
 
 
 def test_the_decoder_alone(seq2seq, squad_file, tmp_path):
+    """Whatever else is said, and whatever there is to write, stores of the base stay good."""
     writing = {"weights": Weights(writing=1.0, imitation=0, distillation=0)}
     base = tmp_path / "base"
-    run_stage(settings_for("binarised", seq2seq, base, squad_file, bits=16, **writing))
-    run_stage(settings_for("binarised", base, tmp_path / "m", squad_file, bits=16, decoder_only=True, **writing))
-    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "m"))
+    run_stage(settings_for("binarised", seq2seq, base, squad_file, bits=24, k=2, scale="stored", **writing))
+    exact = BTRForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    exact.encoder.shared.weight.data += 1e-5  # half precision would lose it
+    exact.save_pretrained(base)
+    unanswered = tmp_path / "unanswered.json"
+    data = json.loads(gzip.decompress(squad_file.read_bytes()))
+    for article in data["data"]:
+        for paragraph in article["paragraphs"]:
+            for question in paragraph["qas"]:
+                question |= {"answers": [], "is_impossible": True}
+    unanswered.write_text(json.dumps(data))
+    for file in (unanswered, squad_file):
+        settings = settings_for("binarised", base, tmp_path / "m", file, decoder_only=True, **writing)
+        run_stage(dataclasses.replace(settings, output=str(tmp_path / file.stem), weights=Weights(writing=1.0)))
+    found = [SplitReader.from_pretrained(folder) for folder in (base, tmp_path / squad_file.stem)]
+    assert found[0].fingerprint.digest == found[1].fingerprint.digest
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / squad_file.stem))
     changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
     assert changed
     assert all(name.startswith("encoder.decoder.") for name in changed)

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, TrainingArguments
+from transformers import AutoConfig, AutoTokenizer, TrainingArguments
 
+from btr_haystack.config import BTRConfig
 from btr_haystack.errors import DataError
 from btr_haystack.fit import fit_codes
 from btr_haystack.generative import BTRForConditionalGeneration
@@ -59,7 +60,8 @@ class StageSettings:
     :param stop_tokens: token ids without bits.
     :param word_match: mark the tokens that question and passage share (stages 2 and 3); marks of the base stay anyway.
     :param frozen_lower: leave the lower layers as the base has them (stages 2 and 3).
-    :param decoder_only: train the decoder alone: passages, spans and all that reads them stay as the base has them.
+    :param decoder_only: train the decoder alone, by the writing loss. Split, codes, share of bits, marks and all
+        weights that read passages are the base's, whatever else is said here; its stores stay good.
     :param steps: optimiser steps.
     :param groups: groups of passages a step, on each device.
     :param passages: passages a group.
@@ -151,7 +153,7 @@ class StageSettings:
         if self.decoder_only and not self.weights.writing:
             msg = "decoder_only is on but weights.writing is 0: nothing would be trained; give it a weight"
             raise ValueError(msg)
-        if self.stage != "teacher" and self.teacher is None and self.weights.teacher:
+        if self.stage != "teacher" and self.teacher is None and self.weights.teacher and not self.decoder_only:
             msg = (
                 f"stage {self.stage!r} imitates a teacher: give the folder of one (made by stage 'teacher'), "
                 "or set the weights of imitation and distillation to 0"
@@ -184,7 +186,7 @@ def run_stage(settings: StageSettings) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(settings.base)
     model = _start(settings, tokenizer, [paragraph.text for paragraph in training])
     teacher = None
-    if settings.teacher is not None and settings.weights.teacher:
+    if settings.teacher is not None and settings.weights.teacher and not settings.decoder_only:
         teacher = BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32)
     frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
     positions = model.family.positions
@@ -256,7 +258,9 @@ def run_stage(settings: StageSettings) -> Path:
     trainer.train(resume_from_checkpoint=last_checkpoint(output))
     if trainer.is_world_process_zero():
         history = trainer.state.log_history
-        model.to(torch.float16).save_pretrained(output)
+        if not settings.decoder_only or _fits_half(model):
+            model.to(torch.float16)
+        model.save_pretrained(output)
         for name in ("is_local", "local_files_only"):  # of how it was loaded here
             tokenizer.init_kwargs.pop(name, None)
         tokenizer.save_pretrained(output)
@@ -335,9 +339,12 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
         fields["word_match"] = True
     writes = settings.weights.writing > 0 and settings.decoder is None
     kind = BTRForConditionalGeneration if writes else BTRForQuestionAnswering
-    model = kind.from_reader(
-        settings.base, k=settings.k if split else 0, bits=bits, settings=fields, dtype=torch.float32
-    )
+    if settings.decoder_only and isinstance(AutoConfig.from_pretrained(settings.base), BTRConfig):
+        model = kind.from_pretrained(settings.base, dtype=torch.float32)
+    else:
+        model = kind.from_reader(
+            settings.base, k=settings.k if split else 0, bits=bits, settings=fields, dtype=torch.float32
+        )
     if settings.decoder is not None:
         model = BTRForConditionalGeneration.with_decoder_of(settings.decoder, model, dtype=torch.float32)
     for module in model.modules():
@@ -364,6 +371,12 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
         error = fit_codes(model, tokenizer, sample, window=settings.window)
         logger.info("codes fitted in closed form: relative squared error %.3f", error)
     return model
+
+
+def _fits_half(model: nn.Module) -> bool:
+    """Whether half precision loses nothing of the weights that were not trained."""
+    fixed = (weight for weight in model.parameters() if not weight.requires_grad)
+    return all(torch.equal(weight, weight.half().float()) for weight in fixed)
 
 
 def _optimizer(model: BTRForQuestionAnswering, settings: StageSettings) -> torch.optim.Optimizer:

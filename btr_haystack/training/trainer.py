@@ -173,8 +173,6 @@ class ReaderTrainer(Trainer):
         for name, value in parts.items() if model.training else ():
             self._parts.setdefault(name, []).append(value.detach().float())
         loss = torch.stack([value.float() for value in parts.values()]).sum()
-        if model.training and not loss.requires_grad:  # the decoder alone is trained, and has nothing to write
-            loss = loss + 0 * next(weight for weight in model.parameters() if weight.requires_grad).sum()
         return (loss, out) if return_outputs else loss
 
     def _get_train_sampler(self, *_: Any, **__: Any) -> SequentialSampler:

@@ -132,19 +132,20 @@ def check_flag(**flags: Any) -> None:
             raise TypeError(msg)
 
 
-def check_share(most: float = 1, **shares: float | None) -> None:
+def check_share(most: float = 1, *, optional: bool = True, **shares: float | None) -> None:
     """
     Refuse what is no share of a whole.
 
     :param most: the largest that is allowed.
-    :param shares: numbers by the names of their parameters; None passes.
+    :param optional: let None pass.
+    :param shares: numbers by the names of their parameters.
     :raises TypeError: at the first that is no number.
     :raises ValueError: at the first that is below 0 or above `most`.
     """
     for name, share in shares.items():
-        if share is None:
+        if share is None and optional:
             continue
-        if isinstance(share, bool) or not isinstance(share, int | float):
+        if share is None or isinstance(share, bool) or not isinstance(share, int | float):
             msg = f"{name} is {share!r}; expected a share from 0 to {most}"
             raise TypeError(msg)
         if not 0 <= share <= most:

@@ -117,11 +117,11 @@ class BinaryTokenStore:
             Whether to keep token ids, too, 2 bytes a token. Without them, the text of a document gives them when it is
             read, at a tenth of a millisecond a document.
         :param merged_share:
-            Share of each window's tokens that are merged into others like them, from 0 to 0.5. The store is smaller and
-            `BTRGenerativeReader` faster; `BTRReader`, which needs every token's place, refuses such a store. Fixed for
-            a store.
+            Share of each window's tokens that are merged into others like them, from 0 to 0.5: fewer bits, and fewer
+            tokens for `BTRGenerativeReader` to read. `BTRReader`, which needs every token's place, refuses such a
+            store. Fixed for a store.
         :raises TypeError:
-            If something is of another type than its parameter takes.
+            If a number or a switch is of another type.
         :raises ValueError:
             If a number is out of range.
         """
@@ -129,7 +129,7 @@ class BinaryTokenStore:
         check_windows(max_seq_length, stride)
         check_at_least(0, bits=bits)
         check_share(coded_share=coded_share)
-        check_share(MOST_MERGED, merged_share=merged_share)
+        check_share(MOST_MERGED, optional=False, merged_share=merged_share)
         check_flag(keep_ids=keep_ids, progress_bar=progress_bar)
         check_device(device, model_kwargs)
         self.model_name_or_path = str(model or DEFAULT_MODEL)

@@ -15,11 +15,13 @@ from transformers import GenerationConfig
 
 from btr_haystack.errors import ModelError
 from btr_haystack.generator import Compression, GenerativeReader, Written
+from btr_haystack.reader import MOST_MERGED
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
     check_documents,
     check_kept_share,
     check_queries,
+    check_share,
     check_windows,
     first_given,
 )
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 QUERY = "{query}"
 RESERVED = {  # generation arguments that have a parameter of their own, or are what the answer is made of
     "num_return_sequences": "top_k", "answers": "top_k", "max_rows": "max_batch_size", "compression": "merged_inside",
+    "kept_share": "kept_share",
     "tokenizer": "", "encoder_outputs": "", "attention_mask": "", "return_dict_in_generate": "", "output_logits": "",
 }  # fmt: skip
 
@@ -128,23 +131,23 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             What the model is asked, with the query in place of "{query}": "question: {query}" for models that were
             trained so.
         :param merged_inside:
-            Share of a passage's tokens that is merged with others like them after each upper layer, from 0 to 0.5. More
-            is faster and loses answers; 0 changes nothing.
+            Share of a passage's tokens that is merged with others like them after each upper layer, from 0 to 0.5;
+            after each but the first where `kept_share` is below 1. More is faster and loses answers; 0 changes nothing.
         :param merged_across:
             Share of all rows' tokens that is merged before the decoder, and again every `merge_every` layers of it.
         :param merge_every:
             Number of decoder layers between two such merges.
         :param kept_share:
             Share of the windows that are read to the end and written from, above 0 and up to 1: those in which the span
-            head finds the best span after the first upper layer. Less is faster; with many documents it also keeps the
-            wrong ones away from the decoder. It needs a BTR model whose span head is trained.
+            head finds the best span after the first upper layer. Less is faster and loses answers. It needs a BTR model
+            whose span head is trained.
         :param progress_bar:
             Whether to show a progress bar while documents are encoded that the store lacks.
         :param int8:
             Whether the layers that run at question time, the decoder's too, compute mostly in 8 bits. It is for a
             CPU, and faster; passages are encoded and kept as always.
         :raises TypeError:
-            If something is of another type than its parameter takes.
+            If the token store, a whole number, a merged share or a switch is of another type.
         :raises ValueError:
             If a number is out of range, the prompt has no place for the query, or the token store has other windows
             than the reader.
@@ -233,7 +236,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         :param kept_share:
             Share of the windows that are read to the end and written from.
         :returns:
-            - `answers`: List of answers, best first, each with the documents that were read; its `meta` has the
+            - `answers`: List of answers, best first, each with the documents that have text; its `meta` has the
               "score", the mean log-probability of its tokens, and the "hits" and "misses" of the store.
             - `cache`: how many documents came from the store ("hits") and how many had to be encoded ("misses").
         :raises TypeError:
@@ -291,15 +294,15 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             for name in RESERVED.keys() & (given or {}).keys():
                 msg = f"generation_kwargs has {name!r}, which the reader sets itself"
                 raise ValueError(f"{msg}: use {RESERVED[name]}" if RESERVED[name] else msg)
+        inside, across = first_given(merged_inside, self.merged_inside), first_given(merged_across, self.merged_across)
+        every = first_given(merge_every, self.merge_every)
+        check_share(MOST_MERGED, merged_inside=inside, merged_across=across)
+        check_at_least(1, merge_every=every)
         settings = _Settings(
             top_k=first_given(top_k, self.top_k),
             max_batch_size=first_given(max_batch_size, self.max_batch_size),
             generation_kwargs={**(self.generation_kwargs or {}), **(generation_kwargs or {})},
-            compression=Compression(
-                inside=first_given(merged_inside, self.merged_inside),
-                across=first_given(merged_across, self.merged_across),
-                every=first_given(merge_every, self.merge_every),
-            ),
+            compression=Compression(inside, across, every),
             kept_share=first_given(kept_share, self.kept_share),
         )
         check_kept_share(settings.kept_share)

@@ -182,7 +182,7 @@ class BTRReader(StoreReader[SplitReader]):
             Whether the layers that run at question time, the second model's too, compute mostly in 8 bits. It is for
             a CPU, and faster; passages are encoded and kept as always.
         :raises TypeError:
-            If something is of another type than its parameter takes.
+            If the token store, a whole number, a threshold or a switch is of another type.
         :raises ValueError:
             If a number is out of range, or the token store has other windows than the reader or merges tokens.
         """
