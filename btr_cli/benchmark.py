@@ -39,7 +39,6 @@ ANSWERS: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": 
 FLOAT = "float32"
 INT8 = "int8"
 DTYPES = {FLOAT, "bfloat16", "float16", INT8}
-# 54 % of 128 bits: about 10.2 bytes a token, everything counted, a hundredth of float16 states
 PARETO: dict[str, list[Any]] = {"coded_share": [1.0, 0.75, 0.54], "kept_share": [0.5, 0.3], "second_read": [1, 2, 3]}
 TIMED = 30  # questions that the ordinary reader, which is slow, is timed on
 
@@ -97,12 +96,13 @@ def benchmark(
         "bits": bits, "coded_share": coded_share, "kept_share": kept_share, "second_read": second_read, "dtype": dtype,
     }  # fmt: skip
     config = AutoConfig.from_pretrained(source)
-    own = Setting(getattr(config, "bits", None) or 0, getattr(config, "coded_share", 1.0))
+    every = getattr(config, "bits", None) or 0
+    own = Setting(getattr(config, "kept_bits", 0), getattr(config, "coded_share", 1.0))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for one in settings_of(own, asked_for, pareto=pareto):
+        for one in settings_of(own, asked_for, every=every, pareto=pareto):
             coded = one.coded_share
-            with BinaryTokenStore(source, f"sqlite:///{folder}/{coded}.db", coded_share=coded) as whole:
+            with BinaryTokenStore(source, f"sqlite:///{folder}/{coded}.db", bits=every, coded_share=coded) as whole:
                 if whole.count_documents() < len(documents):
                     whole.write_documents(documents)
             url = f"sqlite:///{folder}/{one.bits}-{coded}.db"
@@ -158,12 +158,13 @@ class Setting:
         )
 
 
-def settings_of(own: Setting, asked_for: dict[str, list[Any] | None], *, pareto: bool) -> list[Setting]:
+def settings_of(own: Setting, asked_for: dict[str, list[Any] | None], *, every: int, pareto: bool) -> list[Setting]:
     """
     Settings to be measured.
 
     :param own: the model's own.
     :param asked_for: values by the names of `Setting`; None where none are.
+    :param every: bits of a whole code.
     :param pareto: bits and shares of coded tokens each with each, then the other knobs one after another; what is not
         asked for takes several values. Otherwise each with each, and what is not asked for is as it is by default.
     """
@@ -171,10 +172,12 @@ def settings_of(own: Setting, asked_for: dict[str, list[Any] | None], *, pareto:
     if not pareto:
         each = {name: [value] for name, value in asdict(own).items()} | given
         return [Setting(*one) for one in itertools.product(*each.values())]
-    usual: dict[str, list[Any]] = {"bits": [own.bits, own.bits // 2], **PARETO}
+    usual: dict[str, list[Any]] = {"bits": sorted({every, own.bits, every // 2}, reverse=True), **PARETO}
     usual["dtype"] = ["bfloat16"] * fast_bf16() + [INT8] * (not torch.accelerator.is_available())
     values = usual | given
-    base = replace(own, bits=max(values["bits"]), coded_share=given.get("coded_share", [own.coded_share])[0])
+    base = replace(
+        own, bits=max(given.get("bits", [own.bits])), coded_share=given.get("coded_share", [own.coded_share])[0]
+    )
     stored = [replace(own, bits=bits, coded_share=share) for bits in values["bits"] for share in values["coded_share"]]
     others = [
         replace(base, **{name: one}) for name in values if name not in ("bits", "coded_share") for one in values[name]

@@ -55,7 +55,7 @@ def evaluate(
     max_answer_length: Annotated[
         int, typer.Option(min=0, help="Most tokens of an answer; 0: no limit.")
     ] = LONGEST_ANSWER,
-    bits: Annotated[int | None, typer.Option(min=0, help="Bits kept a token; default: all of the model's.")] = None,
+    bits: Annotated[int | None, typer.Option(min=0, help="Bits kept a token; default: the model's own.")] = None,
     coded_share: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of the tokens that keep bits; default: the model's own.")
     ] = None,

@@ -25,6 +25,7 @@ class BTRConfig(PreTrainedConfig):
     :param stop_tokens: token ids that keep no bits; the prior stands in for them.
     :param coded_share: share of a window's tokens that keep bits, those of which the prior tells least; a store may
         have another one.
+    :param stored_bits: how many of a code's first bits a store keeps unless told otherwise; None for all.
     :param max_query_length: longest question part, special tokens included; BERT passages start at this position.
     :param word_match: tokens that question and passage share are marked before the upper layers (`WordMatch`).
     :raises ValueError: where a value is outside its range.
@@ -42,6 +43,7 @@ class BTRConfig(PreTrainedConfig):
         scale: str = "predicted",
         stop_tokens: list[int] | None = None,
         coded_share: float = 1.0,
+        stored_bits: int | None = None,
         max_query_length: int = 64,
         word_match: bool = False,
         **kwargs: Any,
@@ -58,10 +60,16 @@ class BTRConfig(PreTrainedConfig):
         self.scale = scale
         self.stop_tokens = sorted(stop_tokens or [])
         self.coded_share = coded_share
+        self.stored_bits = stored_bits
         self.max_query_length = max_query_length
         self.word_match = word_match
         super().__init__(**kwargs)
         self._check()
+
+    @property
+    def kept_bits(self) -> int:
+        """Bits a token that a store keeps unless told otherwise; 0 where the model has no codes."""
+        return (self.bits if self.stored_bits is None else self.stored_bits) or 0
 
     def _check(self) -> None:
         if self.code not in CODES:
@@ -72,6 +80,11 @@ class BTRConfig(PreTrainedConfig):
             raise ValueError(msg)
         if self.bits is not None and self.bits < 0:
             msg = f"bits is {self.bits}; expected None (float states) or a number of bits a token, 0 or more"
+            raise ValueError(msg)
+        if self.stored_bits is not None and not 0 <= self.stored_bits <= (self.bits or 0):
+            msg = (
+                f"stored_bits is {self.stored_bits}; expected None (all), or 0 to {self.bits or 0}, the bits of a code"
+            )
             raise ValueError(msg)
         if not 0 <= self.coded_share <= 1:
             msg = f"coded_share is {self.coded_share}; expected a share of the tokens from 0 to 1"

@@ -540,7 +540,8 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         where = hub_arguments(kwargs)
         base = AutoConfig.from_pretrained(str(folder), **where)
         if isinstance(base, BTRConfig):
-            kept = {"k": k, "bits": bits, "word_match": base.word_match and k > 0}
+            stored = base.stored_bits if bits is not None and (base.stored_bits or 0) <= bits else None
+            kept = {"k": k, "bits": bits, "stored_bits": stored, "word_match": base.word_match and k > 0}
             changed = base.to_dict() | kept | (settings or {})
             changed.pop("model_type", None)
             config = BTRConfig(**changed)

@@ -79,7 +79,7 @@ class SplitReader:
     :param tokenizer: a fast tokenizer.
     :param max_seq_length: tokens of a joint row, question and special tokens included.
     :param stride: tokens that neighbouring windows of a long document share.
-    :param bits: how many of a code's first bits are kept, of a model that was trained for that; None for all.
+    :param bits: how many of a code's first bits are kept, of a model trained for that; None for the model's own.
     :param coded_share: share of a window's tokens that keep bits, those of which the prior tells least; None for the
         model's own.
     :param merged_share: share of a window's tokens that are merged into others like them and lose their places, from 0
@@ -108,7 +108,7 @@ class SplitReader:
         self.token_cache = TokenCache(tokenizer)
         self.max_seq_length = max_seq_length
         self.stride = stride
-        self.bits = (model.config.bits or 0) if bits is None else bits
+        self.bits = model.config.kept_bits if bits is None else bits
         self.coded_share = model.config.coded_share if coded_share is None else coded_share
         self.merged_share = merged_share
         self.frame = frame_of(tokenizer)
@@ -160,7 +160,7 @@ class SplitReader:
         :param folder: folder or hub id.
         :param max_seq_length: tokens of a joint row.
         :param stride: tokens that neighbouring windows share.
-        :param bits: how many of a code's first bits are kept; None for all.
+        :param bits: how many of a code's first bits are kept; None for the model's own.
         :param coded_share: share of a window's tokens that keep bits; None for the model's own.
         :param merged_share: share of a window's tokens that are merged into others.
         :param token: for private models of the hub.

@@ -296,6 +296,7 @@ def test_batching_and_many_questions_change_nothing(split_reader, monkeypatch):
         ({"k": 1, "bits": 8, "code": "sign"}, "one bit a dimension"),
         ({"k": 1, "bits": 8, "scale": "none"}, "scale is 'none'"),
         ({"k": 1, "bits": 8, "coded_share": 1.5}, "coded_share is 1.5"),
+        ({"k": 1, "bits": 8, "stored_bits": 9}, r"stored_bits is 9; expected None \(all\), or 0 to 8"),
     ],
 )
 def test_impossible_settings_are_refused(settings, words, plain_reader):
@@ -493,6 +494,20 @@ def test_the_first_bits_of_a_code(family, split_reader):
     for bits in (-1, 25):
         with pytest.raises(ValueError, match=f"bits is {bits}; expected 0 to 24"):
             whole.changed(bits=bits)
+
+
+def test_a_model_says_how_many_bits_are_stored(split_reader):
+    folder = split_reader("t5", k=1, bits=24, stored_bits=16)
+    reader, whole = SplitReader.from_pretrained(folder), SplitReader.from_pretrained(folder, bits=24)
+    assert (reader.bits, whole.bits) == (16, 24)
+    assert reader.fingerprint == whole.changed(bits=16).fingerprint != whole.fingerprint
+    [made] = reader.encode([passage(0)])
+    [cut] = whole.changed(bits=16).encode([passage(0)])
+    assert made.codes.shape[1] == 2
+    assert np.array_equal(made.codes, cut.codes)
+    for bits, expected in ((24, 16), (16, 16), (8, 8), (None, 0)):
+        other = BTRForQuestionAnswering.from_reader(folder, k=1, bits=bits)
+        assert other.config.kept_bits == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)

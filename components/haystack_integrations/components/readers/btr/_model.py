@@ -45,7 +45,7 @@ def load_reader(
     :param model_kwargs: for `from_pretrained`.
     :param max_seq_length: tokens of question and passage together.
     :param stride: tokens that neighbouring windows share.
-    :param bits: how many of a code's first bits are kept; None for all.
+    :param bits: how many of a code's first bits are kept; None for the model's own.
     :param coded_share: share of the tokens that keep bits; None for the model's own.
     :param merged_share: share of the tokens that are merged into others.
     :returns: the reader.

@@ -108,8 +108,8 @@ class BinaryTokenStore:
         :param model_kwargs:
             Additional keyword arguments for the model's `from_pretrained`.
         :param bits:
-            How many of a code's first bits are kept; `None` for all. The model must have been trained for it
-            (`btr train --nested`). Fixed for a store.
+            How many of a code's first bits are kept; `None` for the model's own number. The model must have been
+            trained for it (`btr train --nested`). Fixed for a store.
         :param coded_share:
             Share of each window's tokens that keep bits, from 0 to 1: those of which the token's id tells least. `None`
             for the model's own. Fixed for a store.
@@ -358,7 +358,7 @@ class BinaryTokenStore:
             msg = f"{other.url}: there is no store to copy from"
             raise NoStoreError(msg)
         reader = self.reader
-        bits = (reader.model.config.bits or 0) if other.bits is None else other.bits
+        bits = reader.model.config.kept_bits if other.bits is None else other.bits
         if bits < reader.bits:
             msg = f"{other.url} has {bits} bits a token and {self.url} has {reader.bits}; bits cannot be added"
             raise ValueError(msg)
