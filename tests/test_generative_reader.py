@@ -228,6 +228,11 @@ def test_a_store_that_merges(generative, documents, tmp_path):
         assert out["reader"]["cache"] == {"hits": 5, "misses": 3}
         assert reader.run(QUERY, documents)["cache"] == {"hits": 8, "misses": 0}
         assert reader.token_store.merged_share == share
+    cut = BinaryTokenStore(generative, f"sqlite:///{tmp_path}/cut.db", bits=8, merged_share=0.3, progress_bar=False)
+    assert cut.copy_from(stores[0.3]) == 8
+    assert BTRGenerativeReader(token_store=cut).run(QUERY, documents)["cache"] == {"hits": 8, "misses": 0}
+    with pytest.raises(FingerprintError, match="they cannot be cut to"):
+        BinaryTokenStore(generative, f"sqlite:///{tmp_path}/plain.db", bits=8).copy_from(stores[0.3])
     with pytest.raises(FingerprintError):
         BinaryTokenStore(generative, stores[0.3].url).write_documents(documents)
     with pytest.raises(ValueError, match=r"token_store has merged_share = 0\.3"):
