@@ -161,10 +161,10 @@ def evaluate(
                 cut = BinaryTokenStore(name, "memory://", **kept)
             reader: BTRReader | BTRGenerativeReader
             if writes:
-                runs: dict[str, Any] = {} if name == teacher else {"kept_share": kept_share}
+                knobs: dict[str, Any] = {}
                 if name != teacher:
-                    runs |= {"merged_inside": merged_inside, "merged_across": merged_across}
-                reader = BTRGenerativeReader(name, token_store=cut, prompt=prompt or QUERY, **runs)
+                    knobs = {"kept_share": kept_share, "merged_inside": merged_inside, "merged_across": merged_across}
+                reader = BTRGenerativeReader(name, token_store=cut, prompt=prompt or QUERY, **knobs)
             else:
                 settings: dict[str, Any] = {"top_k": 1, "no_answer": False}
                 settings |= {"max_answer_length": max_answer_length or None, "retrieval_weight": retrieval_weight}

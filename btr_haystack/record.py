@@ -97,8 +97,8 @@ def pack(passage: Passage, *, keep_ids: bool = True) -> bytes:
         (
             _HEADER.pack(_MAGIC, VERSION, flags, width, len(windows), len(ids), coded),
             tokens,
-            np.packbits(passage.kept, bitorder="little").tobytes() if 0 < coded < len(ids) else b"",
-            b"" if passage.gone is None else np.packbits(passage.gone, bitorder="little").tobytes(),
+            _flag_bytes(passage.kept) if 0 < coded < len(ids) else b"",
+            b"" if passage.gone is None else _flag_bytes(passage.gone),
             passage.codes.tobytes(),
             b"" if scales is None else scales.tobytes(),
         )
@@ -142,15 +142,11 @@ def unpack(data: bytes, tokens: Tokens | None = None) -> Passage:
         ids = np.frombuffer(data, _ID32 if flags & _WIDE_IDS else _ID16, n, at).astype(_INT32, copy=False)
     at += parts.ids
     if parts.mask:
-        bits = np.frombuffer(data, np.uint8, parts.mask, at)
-        kept = np.unpackbits(bits, count=n, bitorder="little").view(np.bool_)
+        kept = _flags_at(data, at, n)
     else:
         kept = np.full(n, coded > 0)
     at += parts.mask
-    gone = None
-    if flags & _GONE:
-        bits = np.frombuffer(data, np.uint8, parts.gone, at)
-        gone = np.unpackbits(bits, count=n, bitorder="little").view(np.bool_)
+    gone = _flags_at(data, at, n) if flags & _GONE else None
     at += parts.gone
     codes = np.frombuffer(data, np.uint8, parts.codes, at).reshape(coded, width)
     at += parts.codes
@@ -290,6 +286,16 @@ def part_bytes(data: bytes) -> RecordParts:
         msg = f"The passage record {fault}: it has {len(data)} bytes, its header calls for {sum(parts)}. {_ADVICE}"
         raise RecordError(msg)
     return parts
+
+
+def _flag_bytes(flags: np.ndarray) -> bytes:
+    """Eight flags a byte, the first lowest."""
+    return np.packbits(flags, bitorder="little").tobytes()
+
+
+def _flags_at(data: bytes, at: int, n: int) -> np.ndarray:
+    """The n flags of `_flag_bytes` that begin at a byte of a record."""
+    return np.unpackbits(np.frombuffer(data, np.uint8, (n + 7) // 8, at), count=n, bitorder="little").view(np.bool_)
 
 
 def _signed(body: bytes) -> bytes:
