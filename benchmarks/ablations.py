@@ -22,10 +22,9 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from haystack import Document
 from torch import Tensor
 
-from btr_cli.benchmark import ANSWERS, machine, score
+from btr_cli.benchmark import ANSWERS, gold, machine, score
 from btr_cli.evaluate import drawn
 from btr_cli.pipelines import checked_source
 from btr_haystack import binarise
@@ -114,7 +113,7 @@ def main() -> None:
     )  # fmt: skip
     _, held_out = split_articles(read_squad(options.data), common.validation, common.seed)
     random.Random(options.seed).shuffle(held_out)  # noqa: S311
-    task = [(one, [Document(content=one[0].text)]) for one in drawn(held_out, options.sample, options.seed)]
+    task = gold(drawn(held_out, options.sample, options.seed))
     told: dict[str, Any] = {name: Path(getattr(options, name)).name for name in ("base", "data")}
     told |= {name: getattr(options, name) for name in ("steps", "groups", "learning_rate", "validation", "seed")}
     told |= {"questions": len(task), "optimizer": common.optimizer, "warmup": common.warmup}

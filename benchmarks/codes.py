@@ -22,9 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from haystack import Document
-
-from btr_cli.benchmark import ANSWERS, machine, score
+from btr_cli.benchmark import ANSWERS, gold, machine, score
 from btr_cli.evaluate import drawn
 from btr_haystack import SplitReader
 from btr_haystack.default import model_source
@@ -50,7 +48,7 @@ def main() -> None:
 
     paragraphs = list(read_squad(options.data))
     random.Random(options.seed).shuffle(paragraphs)  # noqa: S311
-    task = [(one, [Document(content=one[0].text)]) for one in drawn(paragraphs, options.sample, options.seed)]
+    task = gold(drawn(paragraphs, options.sample, options.seed))
     documents = list({one.id: one for _, found in task for one in found}.values())
     source = model_source(options.model)
     if not Path(source).is_dir():

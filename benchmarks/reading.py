@@ -45,6 +45,7 @@ STAGES = (
     ("question", SplitReader, "_question"),
     ("decode", SplitReader, "_decode"),
     ("upper layers", BTRForQuestionAnswering, "upper"),
+    ("upper layers", BTRForQuestionAnswering, "first_upper"),
 )
 
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--passages", type=int, nargs="+", default=PASSAGES)
     parser.add_argument("--questions", type=int, default=5, help="how many of the shipped questions")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--kept-share", type=float, help="of the windows read to the end; default: the model's own")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -65,7 +67,7 @@ def main() -> None:
         device = ComponentDevice.from_str(options.device)
         store = BinaryTokenStore(model=options.model, url=f"sqlite:///{folder}/passages.db", device=device)
         store.write_documents(documents)
-        ours = BTRReader(model=options.model, device=device, token_store=store)
+        ours = BTRReader(model=options.model, device=device, token_store=store, kept_share=options.kept_share)
         theirs = TransformersExtractiveReader(
             model=options.model, device=device, model_kwargs={"dtype": "float32"}, token=None
         )
@@ -75,7 +77,9 @@ def main() -> None:
             row = compare(ours, theirs, found, options.repeats)
             rows.append({"passages": count, **row, "parts_ms": parts(ours, found)})
             print_row(rows[-1])
-        figures = {"machine": machine(), "threads": torch.get_num_threads(), "device": options.device, "rows": rows}
+        kept = store.reader.model.config.kept_share if options.kept_share is None else options.kept_share
+        figures = {"machine": machine(), "threads": torch.get_num_threads(), "device": options.device}
+        figures |= {"kept_share": kept, "rows": rows}
         report = store.report()
         figures["bytes_a_token"] = report.bytes_per_token
         figures["float32_bytes_a_token"] = report.float32_bytes_per_token

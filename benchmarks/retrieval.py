@@ -82,7 +82,7 @@ def read(reader: SplitReader, asked: Asked, documents: list[Document]) -> list[F
     if reader.joint:
         spans = reader.read_jointly(question.text, texts, **limits)
     else:
-        [spans] = reader.read([question.text], reader.encode(texts), **limits)
+        [spans] = reader.read([question.text], reader.encode(texts), kept_share=1.0, **limits)
     golds = [answer for answer, _ in question.answers]
     found = []
     for document, text, place in zip(documents, texts, best_of_each(spans, len(texts)), strict=True):

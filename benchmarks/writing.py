@@ -41,6 +41,7 @@ PASSAGES = (1, 5, 10, 20, 40, 100)
 MERGED: dict[str, Any] = {"merged_inside": 0.2, "merged_across": 0.2}
 STAGES = (
     ("upper layers", BTRForConditionalGeneration, "upper"),
+    ("upper layers", BTRForConditionalGeneration, "first_upper"),
     ("upper layers", BTRForConditionalGeneration, "upper_merged"),
     ("decoder", BTRForConditionalGeneration, "write"),
     ("cross-attention", T5LayerCrossAttention, "forward"),

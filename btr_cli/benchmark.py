@@ -27,8 +27,9 @@ from btr_cli import evaluate
 from btr_cli.demo import ordinary_reader
 from btr_cli.evaluate import Asked, drawn
 from btr_cli.pipelines import checked_source, filled
+from btr_haystack.config import BTRConfig
 from btr_haystack.default import DEFAULT_MODEL
-from btr_haystack.errors import DataError
+from btr_haystack.errors import DataError, ModelError
 from btr_haystack.squad import read_squad
 from btr_haystack.training.stages import fast_bf16
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
@@ -39,7 +40,11 @@ ANSWERS: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": 
 FLOAT = "float32"
 INT8 = "int8"
 DTYPES = {FLOAT, "bfloat16", "float16", INT8}
-PARETO: dict[str, list[Any]] = {"coded_share": [1.0, 0.75, 0.54], "kept_share": [0.5, 0.3], "second_read": [1, 2, 3]}
+PARETO: dict[str, list[Any]] = {
+    "coded_share": [1.0, 0.75, 0.54],
+    "kept_share": [1.0, 0.5, 0.3],
+    "second_read": [1, 2, 3],
+}
 TIMED = 30  # questions that the ordinary reader, which is slow, is timed on
 
 
@@ -79,6 +84,10 @@ def benchmark(
         msg = f"dtype {INT8} computes on a CPU, but readers use the {torch.accelerator.current_accelerator()} here"
         raise ValueError(msg)
     source, taught = checked_source(model), checked_source(teacher)
+    config = AutoConfig.from_pretrained(source)
+    if not isinstance(config, BTRConfig):
+        msg = f"{model} is a model of type {config.model_type}; expected a BTR model, whose passages can be kept"
+        raise ModelError(msg)
     paragraphs = read_squad(data)
     asked = drawn(paragraphs, sample, seed)
     if not asked:
@@ -87,7 +96,7 @@ def benchmark(
     documents = [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in paragraphs)]
     retriever = InMemoryBM25Retriever(filled(documents), top_k=top_k)
     tasks: dict[str, Task] = {
-        "gold": [(one, [Document(content=one[0].text)]) for one in asked],
+        "gold": gold(asked),
         "open": [(one, retriever.run(query=one[1].text)["documents"]) for one in asked],
     }
     base = {name: score(BTRReader(taught, **ANSWERS), task, f"teacher, {name}") for name, task in tasks.items()}
@@ -95,14 +104,14 @@ def benchmark(
     asked_for = {
         "bits": bits, "coded_share": coded_share, "kept_share": kept_share, "second_read": second_read, "dtype": dtype,
     }  # fmt: skip
-    config = AutoConfig.from_pretrained(source)
-    every = getattr(config, "bits", None) or 0
-    own = Setting(getattr(config, "kept_bits", 0), getattr(config, "coded_share", 1.0))
+    own = Setting(config.kept_bits, config.coded_share, config.kept_share)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for one in settings_of(own, asked_for, every=every, pareto=pareto):
+        for one in settings_of(own, asked_for, every=config.bits or 0, pareto=pareto):
             coded = one.coded_share
-            with BinaryTokenStore(source, f"sqlite:///{folder}/{coded}.db", bits=every, coded_share=coded) as whole:
+            with BinaryTokenStore(
+                source, f"sqlite:///{folder}/{coded}.db", bits=config.bits, coded_share=coded
+            ) as whole:
                 if whole.count_documents() < len(documents):
                     whole.write_documents(documents)
             url = f"sqlite:///{folder}/{one.bits}-{coded}.db"
@@ -183,6 +192,11 @@ def settings_of(own: Setting, asked_for: dict[str, list[Any] | None], *, every: 
         replace(base, **{name: one}) for name in values if name not in ("bits", "coded_share") for one in values[name]
     ]
     return list(dict.fromkeys([base, *stored, *others]))
+
+
+def gold(asked: list[Asked]) -> Task:
+    """Each question with its own paragraph alone."""
+    return [(one, [Document(content=one[0].text)]) for one in asked]
 
 
 def score(reader: BTRReader, task: Task, label: str) -> dict[str, float]:

@@ -59,7 +59,9 @@ def evaluate(
     coded_share: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of the tokens that keep bits; default: the model's own.")
     ] = None,
-    kept_share: Annotated[float, typer.Option(help="Share of the windows that are read to the end.")] = 1.0,
+    kept_share: Annotated[
+        float | None, typer.Option(help="Share of the windows that are read to the end; default: the model's.")
+    ] = None,
     retrieval_weight: Annotated[
         float, typer.Option(min=0, help="Open task: how much BM25's scores count, the teacher included.")
     ] = 0.0,

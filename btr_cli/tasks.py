@@ -55,8 +55,8 @@ class TaskSettings:
     :param top_k: passages a question.
     :param prompt: what a model that writes is asked, around "{query}".
     :param store: url of the store for passages; in memory where there is none.
-    :param knobs: `kept_share`, and where answers are written `merged_share` (of the store), `merged_inside` and
-        `merged_across`, of all models but the teacher.
+    :param knobs: `kept_share` (None for the model's own), and where answers are written `merged_share` (of the store),
+        `merged_inside` and `merged_across`, of all models but the teacher.
     """
 
     task: str
@@ -70,7 +70,7 @@ class TaskSettings:
     top_k: int
     prompt: str
     store: str = "memory://"
-    knobs: dict[str, float] = field(default_factory=dict)
+    knobs: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +135,9 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     return rows
 
 
-def told_knobs(settings: TaskSettings) -> dict[str, float]:
+def told_knobs(settings: TaskSettings) -> dict[str, float | None]:
     """The knobs that change something."""
-    return {name: value for name, value in settings.knobs.items() if value != (name == "kept_share")}
+    return {name: value for name, value in settings.knobs.items() if value}
 
 
 def corpus(items: list[Item], passages: str | None) -> Iterator[Document]:
@@ -155,11 +155,11 @@ def reader_of(model: str, settings: TaskSettings) -> Reader:
     knobs: dict[str, Any] = {}
     if model != settings.teacher:
         knobs = {name: value for name, value in settings.knobs.items() if name != "merged_share"}
-        merged = settings.knobs.get("merged_share", 0.0)
+        merged = settings.knobs.get("merged_share") or 0.0
         store = BinaryTokenStore(model, settings.store, progress_bar=False, merged_share=merged)
     if settings.writes:
         return BTRGenerativeReader(model, token_store=store, prompt=settings.prompt, **knobs)
-    kept = knobs.get("kept_share", 1.0)
+    kept = knobs.get("kept_share")
     return BTRReader(model, token_store=store, top_k=1, no_answer=False, max_answer_length=30, kept_share=kept)
 
 

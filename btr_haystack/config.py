@@ -26,6 +26,8 @@ class BTRConfig(PreTrainedConfig):
     :param coded_share: share of a window's tokens that keep bits, those of which the prior tells least; a store may
         have another one.
     :param stored_bits: how many of a code's first bits a store keeps unless told otherwise; None for all.
+    :param kept_share: share of the windows that a reader reads to the end unless told otherwise: those that look best
+        after the first upper layer.
     :param max_query_length: longest question part, special tokens included; BERT passages start at this position.
     :param word_match: tokens that question and passage share are marked before the upper layers (`WordMatch`).
     :raises ValueError: where a value is outside its range.
@@ -44,6 +46,7 @@ class BTRConfig(PreTrainedConfig):
         stop_tokens: list[int] | None = None,
         coded_share: float = 1.0,
         stored_bits: int | None = None,
+        kept_share: float = 1.0,
         max_query_length: int = 64,
         word_match: bool = False,
         **kwargs: Any,
@@ -61,6 +64,7 @@ class BTRConfig(PreTrainedConfig):
         self.stop_tokens = sorted(stop_tokens or [])
         self.coded_share = coded_share
         self.stored_bits = stored_bits
+        self.kept_share = kept_share
         self.max_query_length = max_query_length
         self.word_match = word_match
         super().__init__(**kwargs)
@@ -89,6 +93,9 @@ class BTRConfig(PreTrainedConfig):
         if not 0 <= self.coded_share <= 1:
             msg = f"coded_share is {self.coded_share}; expected a share of the tokens from 0 to 1"
             raise ValueError(msg)
+        if not 0 < self.kept_share <= 1:
+            msg = f"kept_share is {self.kept_share}; expected a share of the windows above 0 and up to 1"
+            raise ValueError(msg)
         if self.max_query_length < 4:  # noqa: PLR2004
             msg = f"max_query_length is {self.max_query_length}; expected 4 or more, special tokens included"
             raise ValueError(msg)
@@ -97,6 +104,12 @@ class BTRConfig(PreTrainedConfig):
         layers = self.encoder.num_hidden_layers
         if not 0 <= self.k < layers:
             msg = f"k is {self.k}; this encoder has {layers} layers, so k must be from 0 (joint) to {layers - 1}"
+            raise ValueError(msg)
+        if self.kept_share < 1 and self.k in (0, layers - 1):
+            msg = (
+                f"kept_share is {self.kept_share} but k is {self.k} of {layers} layers: windows are dropped between "
+                "the first upper layer and the next; expected 1"
+            )
             raise ValueError(msg)
         if self.word_match and self.k == 0:
             msg = "word_match is on but k is 0: a joint reader has every layer to find matches with; turn it off"

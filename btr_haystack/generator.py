@@ -17,6 +17,7 @@ from btr_haystack.errors import ModelError
 from btr_haystack.generative import BTRForConditionalGeneration, View, views_of
 from btr_haystack.passage import Passage
 from btr_haystack.reader import MOST_MERGED, SplitReader
+from btr_haystack.rows import added_to_rows
 
 MOST_QUESTIONS = 16  # in one decoding: the logits of each step are kept for the scores
 
@@ -76,7 +77,8 @@ class GenerativeReader(SplitReader):
         answers: int = 1,
         compression: Compression | None = None,
         max_rows: int | None = None,
-        kept_share: float = 1.0,
+        kept_share: float | None = None,
+        prior: np.ndarray | None = None,
         **settings: Any,
     ) -> list[list[Written]]:
         """
@@ -88,7 +90,8 @@ class GenerativeReader(SplitReader):
         :param compression: at run time; none by default.
         :param max_rows: most windows run at a time; by default as many as fit a token budget.
         :param kept_share: share of the windows that are read to the end and written from: those in which the span head
-            finds the best span after the first upper layer, see `SplitReader.read`.
+            finds the likeliest spans after the first upper layer, see `SplitReader.read`. None for the model's own.
+        :param prior: float (passages,), as there.
         :param settings: of transformers' `GenerationMixin.generate`.
         :returns: for each question its answers, best first; none where no passage has any text.
         :raises ModelError: when the reader is joint (k = 0): use `write_jointly`; when there is one upper layer only
@@ -97,23 +100,22 @@ class GenerativeReader(SplitReader):
         if self.joint:
             msg = "a joint reader (k = 0) has no passages of codes; use write_jointly with the texts"
             raise ModelError(msg)
-        self._check_pruning(kept_share)
+        share = self._share_to_keep(kept_share)
         compression = compression or Compression()
         rows, joined = self._joined([passage.without_gone() for passage in passages], max_rows)
-        even = np.zeros(len(rows.length), np.float32)
+        added = added_to_rows(prior, rows)
 
         def fused(question: str) -> tuple[Tensor, Tensor]:
             asked = self._question(question)
-            before, batches = asked.ids.shape[1], joined(asked)
-            if kept_share < 1:
-                batches = self._pruned(batches, rows.length, even, before, kept_share, max_rows)
-            first = self.model.config.k + (kept_share < 1)
+            before, batches, first = asked.ids.shape[1], joined(asked), self.model.config.k
+            if share < 1:
+                batches, first = self._pruned(batches, rows.length, added, before, share, max_rows), first + 1
             parts: dict[int, tuple[Tensor, Tensor]] = {}
             for batch, joint, mask in batches:
                 if compression.inside:
                     states, sizes = self.model.upper_merged(joint, mask, before, compression.inside, first)
                 else:
-                    states = self.model.last_upper(joint, mask) if kept_share < 1 else self.model.upper(joint, mask)
+                    states = self.model.upper(joint, mask, first=first)
                     sizes = torch.ones(states.shape[:2], device=states.device) if mask is None else mask.float()
                 _place(parts, batch, states, sizes)
             return _concatenated(parts)

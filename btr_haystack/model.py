@@ -239,43 +239,30 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         marked: Tensor = self.word_match(states, ids if mask is None else ids.masked_fill(mask == 0, -1), question)
         return marked
 
-    def upper(self, states: Tensor, mask: Tensor | None, question: int = 0) -> Tensor:
+    def upper(self, states: Tensor, mask: Tensor | None, question: int = 0, first: int | None = None) -> Tensor:
         """
         The layers above k over joint rows [question; passage], and the encoder's closing norm.
 
         :param states: (rows, tokens, d).
         :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
         :param question: tokens at the beginning of each row whose states nobody asks for.
+        :param first: layer to begin with: k, or k + 1 where `first_upper` has run; None for k.
         :returns: (rows, tokens - question, d).
         """
-        return self._last_layers(states, mask, self.config.k, question)
-
-    def _last_layers(self, states: Tensor, mask: Tensor | None, first: int, question: int) -> Tensor:
-        last = len(self.family.layers)
+        first, last = self.config.k if first is None else first, len(self.family.layers)
         if not question:
             return self.family.close(self.family.run(states, mask, first, last))
         return self.family.close(self.family.run_passage(states, mask, first, last, question))
 
     def first_upper(self, states: Tensor, mask: Tensor | None) -> Tensor:
         """
-        Layer k + 1 of `upper` alone; `last_upper` goes on from it.
+        Layer k + 1 of `upper` alone, which can go on from there.
 
         :param states: (rows, tokens, d).
         :param mask: (rows, tokens) 1 where there is a token; None where there is one everywhere.
         :returns: (rows, tokens, d); `first_look` judges a row by them.
         """
         return self.family.run(states, mask, self.config.k, self.config.k + 1)
-
-    def last_upper(self, states: Tensor, mask: Tensor | None, question: int = 0) -> Tensor:
-        """
-        The layers above k + 1, and the encoder's closing norm.
-
-        :param states: (rows, tokens, d) of `first_upper`.
-        :param mask: as there.
-        :param question: tokens at the beginning of each row whose states nobody asks for.
-        :returns: (rows, tokens - question, d).
-        """
-        return self._last_layers(states, mask, self.config.k + 1, question)
 
     def span_logits(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """(rows, tokens, d) of `upper` -> start and end logits, each (rows, tokens)."""
@@ -503,7 +490,7 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
             ids, _ = join(question_ids[..., None], question_mask, passage_ids[..., None], passage_mask, pairs[rows])
             states = self.marked(states, mask, ids[..., 0], question_mask[pairs[rows, 0]].sum(1))
             first = self.first_upper(states, mask)
-            last = self.last_upper(first, mask)
+            last = self.upper(first, mask, first=self.config.k + 1)
             return [*self.span_logits(last), *self.first_look(first), last]
 
         joint_length = question_mask.sum(1)[pairs[:, 0]] + passage_length[pairs[:, 1]]
@@ -541,7 +528,14 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         base = AutoConfig.from_pretrained(str(folder), **where)
         if isinstance(base, BTRConfig):
             stored = base.stored_bits if bits is not None and (base.stored_bits or 0) <= bits else None
-            kept = {"k": k, "bits": bits, "stored_bits": stored, "word_match": base.word_match and k > 0}
+            kept: dict[str, Any] = {
+                "k": k,
+                "bits": bits,
+                "stored_bits": stored,
+                "word_match": base.word_match and k > 0,
+            }
+            if k in (0, base.encoder.num_hidden_layers - 1):
+                kept["kept_share"] = 1.0  # no layer is left to drop windows before
             changed = base.to_dict() | kept | (settings or {})
             changed.pop("model_type", None)
             config = BTRConfig(**changed)

@@ -30,7 +30,17 @@ from btr_haystack.model import BTRForQuestionAnswering, hub_arguments
 from btr_haystack.padding import padded
 from btr_haystack.passage import Passage, Tokens
 from btr_haystack.quantise import quantised
-from btr_haystack.rows import Codes, Rows, codes_of, concatenate, in_batches, in_groups, joint_rows, rows_of
+from btr_haystack.rows import (
+    Codes,
+    Rows,
+    added_to_rows,
+    codes_of,
+    concatenate,
+    in_batches,
+    in_groups,
+    joint_rows,
+    rows_of,
+)
 from btr_haystack.spans import best_spans
 from btr_haystack.tokens import TokenCache
 from btr_haystack.windows import frame_of, passage_room, question_part, tokenise, window_starts
@@ -356,8 +366,9 @@ class SplitReader:
         spans_per_window: int = 20,
         max_answer_length: int | None = None,
         max_rows: int | None = None,
-        kept_share: float = 1.0,
+        kept_share: float | None = None,
         passage_scores: np.ndarray | None = None,
+        prior: np.ndarray | None = None,
     ) -> list[Spans]:
         """
         Read every question with every passage; the passages are decoded once for all questions.
@@ -367,10 +378,12 @@ class SplitReader:
         :param spans_per_window: candidates of each window.
         :param max_answer_length: most tokens of an answer; None for no limit.
         :param max_rows: most windows run at a time; by default as many as fit a token budget.
-        :param kept_share: share of the windows that are read to the end: those whose best span scores highest after
-            the first upper layer. The others give no spans.
+        :param kept_share: share of the windows that are read to the end: those whose spans, all together, are likeliest
+            after the first upper layer. The others give no spans. None for the model's own.
         :param passage_scores: float (passages,) added to the score of each passage's spans, such as what retrieval
             says of it; None adds nothing.
+        :param prior: float (passages,) added to the log-likelihood of each passage's windows, where some are dropped;
+            None adds nothing.
         :returns: the candidates of each question.
         :raises ModelError: when the reader is joint (k = 0): use `read_jointly`; when there is one upper layer only
             and windows are to be dropped after it; when tokens of the passages were merged.
@@ -378,7 +391,7 @@ class SplitReader:
         if self.joint:
             msg = "a joint reader (k = 0) has no passages of codes; use read_jointly with the texts"
             raise ModelError(msg)
-        self._check_pruning(kept_share)
+        share = self._share_to_keep(kept_share)
         if any(passage.gone is not None for passage in passages):
             msg = (
                 "the passages have tokens that were merged into others, and spans need every token's place: encode "
@@ -386,17 +399,15 @@ class SplitReader:
             )
             raise ModelError(msg)
         rows, joined = self._joined(passages, max_rows)
-        added = _added(passage_scores, rows)
+        added = added_to_rows(passage_scores, rows)
+        before = added + added_to_rows(prior, rows)
 
         def logits(asked: _Question) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-            question = asked.ids.shape[1]
-            if kept_share < 1:
-                kept = self._pruned(joined(asked), rows.length, added, question, kept_share, max_rows)
-                read = ((batch, self.model.last_upper(states, mask, question)) for batch, states, mask in kept)
-            else:
-                read = ((batch, self.model.upper(joint, mask, question)) for batch, joint, mask in joined(asked))
-            for batch, states in read:
-                yield batch, *self.model.span_logits(states)
+            question, batches, first = asked.ids.shape[1], joined(asked), self.model.config.k
+            if share < 1:
+                batches, first = self._pruned(batches, rows.length, before, question, share, max_rows), first + 1
+            for batch, states, mask in batches:
+                yield batch, *self.model.span_logits(self.model.upper(states, mask, question, first))
 
         with torch.inference_mode():
             return [
@@ -432,7 +443,7 @@ class SplitReader:
                 yield batch, out.start_logits[:, asked:], out.end_logits[:, asked:]
 
         with torch.inference_mode():
-            added = _added(passage_scores, rows)
+            added = added_to_rows(passage_scores, rows)
             return self._spans(logits(), rows, added, spans_per_window, max_answer_length)
 
     def _joined_texts(
@@ -553,14 +564,16 @@ class SplitReader:
         scales = None if codes.scales is None else torch.from_numpy(codes.scales[first:last]).to(device)
         return self.model.decode(prior, code, scales)
 
-    def _check_pruning(self, kept_share: float) -> None:
-        """Raises where windows cannot be dropped after the first upper layer, or none would be left."""
-        if not 0 < kept_share <= 1:
-            msg = f"kept_share is {kept_share}; expected a share above 0 and up to 1"
+    def _share_to_keep(self, given: float | None) -> float:
+        """The share given, else the model's; raises where windows cannot be dropped, or none would be left."""
+        share = self.model.config.kept_share if given is None else given
+        if not 0 < share <= 1:
+            msg = f"kept_share is {share}; expected a share above 0 and up to 1"
             raise ValueError(msg)
-        if kept_share < 1 and self.model.config.k + 1 == len(self.model.family.layers):
-            msg = f"kept_share is {kept_share}, but there is no layer above the first upper one; expected 1"
+        if share < 1 and self.model.config.k + 1 == len(self.model.family.layers):
+            msg = f"kept_share is {share}, but there is no layer above the first upper one; expected 1"
             raise ModelError(msg)
+        return share
 
     def _pruned(
         self,
@@ -572,8 +585,9 @@ class SplitReader:
         max_rows: int | None,
     ) -> Iterator[_Batch]:
         """
-        Rows after the first upper layer, those whose best span is then among the best share of all, in new batches.
+        Rows after the first upper layer, those whose spans are then likeliest, a share of all, in new batches.
 
+        The likelihood of a row is that of all its spans together; what is `added` goes to its logarithm.
         Memory grows with the number of those that are kept.
         """
         most = math.ceil(share * len(lengths))
@@ -582,7 +596,7 @@ class SplitReader:
             states = self.model.first_upper(joint, mask)
             start, end = self.model.first_look(states[:, question:])
             outside = ~self._inside(lengths[batch], start)
-            scores = start.masked_fill(outside, -torch.inf).amax(1) + end.masked_fill(outside, -torch.inf).amax(1)
+            scores = _likelihood(start, outside) + _likelihood(end, outside)
             for row, score, state in zip(batch.tolist(), scores.tolist(), states, strict=True):
                 best.append((score + added[row], row, state[: question + lengths[row]].clone()))
             best = sorted(best, key=lambda one: (-one[0], one[1]))[:most]
@@ -639,6 +653,6 @@ def _where_any(flags: np.ndarray) -> np.ndarray | None:
     return flags if flags.any() else None
 
 
-def _added(passage_scores: np.ndarray | None, rows: Rows) -> np.ndarray:
-    """(rows,) what the passages' scores add to the spans of each window."""
-    return np.zeros(len(rows.passage), np.float32) if passage_scores is None else passage_scores[rows.passage]
+def _likelihood(logits: Tensor, outside: Tensor) -> Tensor:
+    """(rows, tokens) logits -> (rows,) the logarithm of what all tokens but those outside have together."""
+    return logits.float().masked_fill(outside, -torch.inf).logsumexp(1)

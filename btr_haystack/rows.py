@@ -190,3 +190,8 @@ def concatenate(arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype: Any
     :returns: the joined array.
     """
     return np.concatenate(arrays) if arrays else np.zeros(empty, dtype)
+
+
+def added_to_rows(values: np.ndarray | None, rows: Rows) -> np.ndarray:
+    """float (passages,) -> float (rows,) of the passage of each row; 0 where there are no values."""
+    return np.zeros(len(rows.passage), np.float32) if values is None else values[rows.passage]

@@ -416,6 +416,8 @@ class TestBenchmark:
         given = (*teacher, "--model", split_reader(k=1, bits=24))
         assert "bits is 25; expected 0 to 24" in refused("benchmark", squad_file, *given, "--bits", 25)
         assert "dtype is int4; expected one of" in refused("benchmark", squad_file, *given, "--dtype", "int4")
+        ordinary = (*teacher, "--model", plain_reader("bert"))
+        assert "is a model of type bert; expected a BTR model" in refused("benchmark", squad_file, *ordinary)
 
 
 class TestTrain:

@@ -25,6 +25,8 @@ from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.utils import ComponentDevice, Secret
+from hypothesis import given
+from hypothesis import strategies as st
 
 from btr_haystack import SplitReader, default_model_path
 from btr_haystack.errors import FingerprintError, ModelError, NoStoreError, StoreError
@@ -38,6 +40,7 @@ from haystack_integrations.components.readers.btr import (
     _reading,
     binary_token_store,
 )
+from haystack_integrations.components.readers.btr._answers import rank_prior
 from haystack_integrations.components.readers.btr._read_through import ReadThrough
 
 QUERY = "What is the capital of Norway?"
@@ -514,6 +517,29 @@ class TestBTRReader:
         assert last.id == documents[-1].id
         odd = [replace(scored[0], score=math.nan), replace(scored[1], score=None), *scored[2:]]
         assert len(reader.run("What of 3?", odd, retrieval_weight=0.5)["answers"]) == 5
+
+    def test_the_retrievers_order_counts_where_windows_are_dropped(self, split_reader):
+        reader = BTRReader(split_reader(k=1), no_answer=False, top_k=1)
+        scores = [3.0, None, 9.0, math.nan, 3.0, -2.0]
+        twins = [Document(id=str(place), content=passage(3), score=score) for place, score in enumerate(scores)]
+        [answer] = reader.run("What of 3?", twins, kept_share=0.01)["answers"]
+        assert answer.document.id == "2"
+        [whole] = reader.run("What of 3?", twins, kept_share=1.0)["answers"]
+        assert whole.score == pytest.approx(answer.score, abs=1e-5)
+        unscored = [replace(twin, score=None) for twin in twins]
+        [answer] = reader.run("What of 3?", unscored, kept_share=0.01)["answers"]
+        assert answer.document.id == "0"
+
+    @given(st.lists(st.one_of(st.none(), st.floats(width=16), st.integers(-3, 3)), max_size=12))
+    def test_rank_prior(self, scores):
+        documents = [Document(content="a", score=score) for score in scores]
+        finite = [score if score is not None and math.isfinite(score) else -math.inf for score in scores]
+        prior = rank_prior(documents)
+        if all(score == -math.inf for score in finite):
+            assert prior is None
+        else:
+            ranks = [1 + sum(other > score for other in finite) for score in finite]
+            assert prior.tolist() == pytest.approx([-math.log(rank) for rank in ranks])
 
     def test_longest_answer(self, reader, documents):
         free = reader.run(QUERY, documents, top_k=50, no_answer=False)["answers"]

@@ -58,7 +58,7 @@ class TransformersExtractiveReader(BTRReader):
         settings = data["init_parameters"]
         assert settings.pop("token_store") is settings.pop("max_answer_length") is None
         assert settings.pop("progress_bar") is False
-        assert settings.pop("kept_share") == 1
+        assert settings.pop("kept_share") is None
         assert settings.pop("retrieval_weight") == 0
         assert settings.pop("second_model") is None
         assert settings.pop("second_read") == 2

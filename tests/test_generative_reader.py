@@ -5,7 +5,10 @@
 """BTRGenerativeReader as a Haystack user meets it."""
 
 import asyncio
+from dataclasses import replace
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 from conftest import passage
 from haystack import Document, GeneratedAnswer, Pipeline
@@ -87,6 +90,10 @@ def test_run_parameters(reader, documents):
     assert pruned["cache"] == {"hits": 8, "misses": 0}
     assert abs(pruned["answers"][0].meta["score"] - plain.meta["score"]) > 1e-3
     assert pruned["answers"][0].documents == documents
+    ranked = [replace(one, score=float(place)) for place, one in enumerate(documents)]
+    with patch.object(GenerativeReader, "write", autospec=True, side_effect=GenerativeReader.write) as write:
+        reader.run(QUERY, ranked, kept_share=0.3)
+    assert np.allclose(np.exp(write.call_args.kwargs["prior"]), [1 / rank for rank in range(8, 0, -1)])
     batch = reader.read_batch([QUERY, "Who?"], documents, top_k=2)
     assert [[one.query for one in answers] for answers in batch] == [[QUERY] * 2, ["Who?"] * 2]
     assert batch[0][0].data == reader.run(QUERY, documents, top_k=2)["answers"][0].data

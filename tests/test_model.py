@@ -297,6 +297,9 @@ def test_batching_and_many_questions_change_nothing(split_reader, monkeypatch):
         ({"k": 1, "bits": 8, "scale": "none"}, "scale is 'none'"),
         ({"k": 1, "bits": 8, "coded_share": 1.5}, "coded_share is 1.5"),
         ({"k": 1, "bits": 8, "stored_bits": 9}, r"stored_bits is 9; expected None \(all\), or 0 to 8"),
+        ({"k": 1, "kept_share": 0.0}, "kept_share is 0.0; expected a share of the windows above 0 and up to 1"),
+        ({"k": 0, "kept_share": 0.5}, "kept_share is 0.5 but k is 0 of 3 layers"),
+        ({"k": 2, "kept_share": 0.5}, "kept_share is 0.5 but k is 2 of 3 layers"),
     ],
 )
 def test_impossible_settings_are_refused(settings, words, plain_reader):
@@ -400,7 +403,7 @@ def test_states_of_the_passage_alone_are_those_of_all(split_reader, kind, length
             whole, part = model.upper(states, given)[:, 3:], model.upper(states, given, 3)
             assert part.shape == whole.shape
             assert torch.allclose(part[inside], whole[inside], atol=1e-5)
-            last = model.last_upper(model.first_upper(states, given), given, 3)
+            last = model.upper(model.first_upper(states, given), given, 3, model.config.k + 1)
             assert torch.allclose(last[inside], whole[inside], atol=1e-5)
 
 
@@ -510,6 +513,17 @@ def test_a_model_says_how_many_bits_are_stored(split_reader):
         assert other.config.kept_bits == expected
 
 
+def test_a_model_says_how_many_windows_are_read(split_reader):
+    folder = split_reader("t5", k=1, kept_share=0.5)
+    reader = SplitReader.from_pretrained(folder)
+    passages = reader.encode([passage(number) for number in range(6)])
+    for given, windows in ((None, 3), (1.0, 6), (0.2, 2)):
+        [found] = reader.read(["Who?"], passages, kept_share=given)
+        assert len(set(found.passage.tolist())) == windows
+    for k, expected in ((1, 0.5), (2, 1.0), (0, 1.0)):
+        assert BTRForQuestionAnswering.from_reader(folder, k=k).config.kept_share == expected
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pruning_reads_the_best_windows_as_ever(family, split_reader):
     reader = SplitReader.from_pretrained(split_reader(family, k=1))
@@ -531,6 +545,11 @@ def test_pruning_reads_the_best_windows_as_ever(family, split_reader):
     [found] = reader.read(["Who?"], passages, kept_share=0.01, passage_scores=favoured)
     assert set(found.passage.tolist()) == {7}
     assert np.allclose(found.score, whole.score[whole.passage == 7] + 1000, atol=1e-2)
+    [found] = reader.read(["Who?"], passages, kept_share=0.01, prior=favoured)
+    assert set(found.passage.tolist()) == {7}
+    assert np.allclose(found.score, whole.score[whole.passage == 7], atol=1e-4)  # chosen by it, not scored
+    [found] = reader.read(["Who?"], passages, prior=favoured)
+    assert np.array_equal(found.score, whole.score)
     with pytest.raises(ModelError, match="no layer above the first upper one"):
         SplitReader.from_pretrained(split_reader(family, k=2)).read(["Who?"], [], kept_share=0.5)
 

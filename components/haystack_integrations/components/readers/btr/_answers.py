@@ -50,6 +50,25 @@ def weighted_scores(documents: Sequence[Document], weight: float) -> np.ndarray 
     return (np.where(finite, scores, lowest) - highest) * np.float32(weight)
 
 
+def rank_prior(documents: Sequence[Document]) -> np.ndarray | None:
+    """
+    The logarithm of one over the rank that the retriever's scores give each document, whatever their scale.
+
+    >>> np.exp(rank_prior([Document(content="a", score=3.0), Document(content="b", score=9.0)])).tolist()
+    [0.5, 1.0]
+
+    :param documents: equal scores share the best of their ranks; one without a finite score comes last.
+    :returns: float32 (documents,), 0 or less; None where no document has a score.
+    """
+    scores = np.array([math.nan if document.score is None else document.score for document in documents], np.float64)
+    finite = np.isfinite(scores)
+    if not finite.any():
+        return None
+    scores[~finite] = -np.inf
+    better = np.searchsorted(np.sort(-scores), -scores)
+    return -np.log1p(better).astype(np.float32)
+
+
 def best_documents(spans: Spans, documents: Sequence[Document], count: int) -> list[Document]:
     """
     Choose the documents with the best spans.

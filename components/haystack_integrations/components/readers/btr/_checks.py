@@ -157,9 +157,11 @@ def check_kept_share(share: Any) -> None:
     """
     Refuse a share of the windows that leaves none, or no share.
 
-    :param share: what a caller gave.
+    :param share: what a caller gave; None for the model's own.
     :raises ValueError: at something else than a share above 0 and up to 1.
     """
+    if share is None:
+        return
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         msg = f"kept_share is {share!r}; expected a share above 0 and up to 1"
         raise ValueError(msg)

@@ -194,9 +194,9 @@ class StoreReader(Generic[R]):
             self._computing(reader), ReadThrough(reader, lambda: own_store, keep_ids=True, most=OWN_STORE_PASSAGES)
         )
 
-    def _refuse_pruning(self, kept_share: float) -> None:
+    def _refuse_pruning(self, kept_share: float | None) -> None:
         """Raises where windows are to be dropped by a joint reader, which has no upper layers to do so after."""
-        if kept_share < 1:
+        if kept_share is not None and kept_share < 1:
             msg = (
                 f"kept_share is {kept_share}, but {self.model_name_or_path} reads question and passage "
                 "jointly (k = 0) and prunes nothing; expected 1, or a BTR model"

@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 from btr_haystack.errors import ModelError
 from btr_haystack.generator import Compression, GenerativeReader, Written
 from btr_haystack.reader import MOST_MERGED
+from haystack_integrations.components.readers.btr._answers import rank_prior
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
     check_documents,
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 QUERY = "{query}"
 RESERVED = {  # generation arguments that have a parameter of their own, or are what the answer is made of
     "num_return_sequences": "top_k", "answers": "top_k", "max_rows": "max_batch_size", "compression": "merged_inside",
-    "kept_share": "kept_share",
+    "kept_share": "kept_share", "prior": "",
     "tokenizer": "", "encoder_outputs": "", "attention_mask": "", "return_dict_in_generate": "", "output_logits": "",
 }  # fmt: skip
 
@@ -47,7 +48,7 @@ class _Settings:
     max_batch_size: int | None
     generation_kwargs: dict[str, Any]
     compression: Compression
-    kept_share: float
+    kept_share: float | None
 
 
 @component
@@ -95,7 +96,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         merged_inside: float = 0.0,
         merged_across: float = 0.0,
         merge_every: int = 3,
-        kept_share: float = 1.0,
+        kept_share: float | None = None,
         progress_bar: bool = False,
         int8: bool = False,
     ) -> None:
@@ -139,8 +140,9 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             Number of decoder layers between two such merges.
         :param kept_share:
             Share of the windows that are read to the end and written from, above 0 and up to 1: those in which the span
-            head finds the best span after the first upper layer. Less is faster and loses answers. It needs a BTR model
-            whose span head is trained.
+            head finds the likeliest spans after the first upper layer; the order of the Documents' scores counts, too.
+            Less is faster and loses answers. It needs a BTR model whose span head is trained. `None` for the model's
+            own share (`kept_share` in its config.json).
         :param progress_bar:
             Whether to show a progress bar while documents are encoded that the store lacks.
         :param int8:
@@ -319,7 +321,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         loaded = self._warm()
         readable = with_text(documents)
         asked = [self.prompt.replace(QUERY, query) for query in queries]
-        written, hits = self._write(loaded, asked, [document.content or "" for document in readable], settings)
+        written, hits = self._write(loaded, asked, readable, settings)
         cache = {"hits": hits, "misses": len(readable) - hits}
         logger.info("{hits} documents came from the store, {misses} did not.", **cache)
         answers = [
@@ -334,9 +336,10 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         return answers, cache
 
     def _write(
-        self, loaded: Reading[GenerativeReader], asked: list[str], texts: list[str], settings: _Settings
+        self, loaded: Reading[GenerativeReader], asked: list[str], documents: list[Document], settings: _Settings
     ) -> tuple[list[list[Written]], int]:
-        """Answers to each prompt, and how many texts came from the store."""
+        """Answers to each prompt, and how many documents came from the store."""
+        texts = [document.content or "" for document in documents]
         limits: dict[str, Any] = {
             **settings.generation_kwargs,
             "answers": settings.top_k,
@@ -359,4 +362,5 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             max_rows=settings.max_batch_size,
             progress_bar=self.progress_bar,
         )
-        return reader.write(asked, passages, kept_share=settings.kept_share, **limits), hits
+        limits |= {"kept_share": settings.kept_share, "prior": rank_prior(documents)}
+        return reader.write(asked, passages, **limits), hits

@@ -21,6 +21,7 @@ from haystack_integrations.components.readers.btr._answers import (
     candidates,
     choose,
     distinct,
+    rank_prior,
     weighted_scores,
 )
 from haystack_integrations.components.readers.btr._checks import (
@@ -52,7 +53,7 @@ class _Settings:
     max_batch_size: int | None
     answers_per_seq: int
     max_answer_length: int | None
-    kept_share: float
+    kept_share: float | None
     retrieval_weight: float
     second_read: int
     rules: AnswerRules
@@ -111,7 +112,7 @@ class BTRReader(StoreReader[SplitReader]):
         token_store: BinaryTokenStore | None = None,
         max_answer_length: int | None = None,
         progress_bar: bool = False,
-        kept_share: float = 1.0,
+        kept_share: float | None = None,
         retrieval_weight: float = 0.0,
         second_model: Path | str | None = None,
         second_read: int = 2,
@@ -165,7 +166,8 @@ class BTRReader(StoreReader[SplitReader]):
             Whether to show a progress bar while documents are encoded that the store lacks.
         :param kept_share:
             Share of the windows that are read to the end, above 0 and up to 1: those that look best after the first
-            upper layer. Less is faster and loses answers.
+            upper layer, by the reader's own judgement and by the order of the Documents' scores. Less is faster and
+            loses answers. `None` for the model's own share (`kept_share` in its config.json).
         :param retrieval_weight:
             How much the retriever's opinion counts: a Document's spans lose so many times what its `score` lacks to the
             best Document's, before their scores become probabilities. A Document without a finite score counts as the
@@ -490,8 +492,8 @@ class BTRReader(StoreReader[SplitReader]):
             max_rows=settings.max_batch_size,
             progress_bar=self.progress_bar,
         )
-        limits = _limits(documents, settings)
-        return reader.read(queries, passages, kept_share=settings.kept_share, **limits), hits
+        limits = {**_limits(documents, settings), "kept_share": settings.kept_share, "prior": rank_prior(documents)}
+        return reader.read(queries, passages, **limits), hits
 
     def _read_jointly(self, reader: SplitReader, query: str, documents: list[Document], settings: _Settings) -> Spans:
         """Candidates of an ordinary reader."""
