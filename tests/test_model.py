@@ -380,9 +380,9 @@ def test_rows_of_like_length_are_read_together(split_reader, monkeypatch):
     passages = reader.encode([" ".join([passage(0)] * times) for times in (1, 9, 2, 1, 8, 3, 1, 2, 9, 1)])
     seen, upper = [], reader.model.upper
 
-    def watched(states, mask, question):
+    def watched(states, mask, *others):
         seen.append((states.shape[:2], int(mask.sum()) if mask is not None else states.shape[:2].numel()))
-        return upper(states, mask, question)
+        return upper(states, mask, *others)
 
     monkeypatch.setattr(reader.model, "upper", watched)
     reader.read(["Who?"], passages)
