@@ -400,12 +400,12 @@ class SplitReader:
             raise ModelError(msg)
         rows, joined = self._joined(passages, max_rows)
         added = added_to_rows(passage_scores, rows)
-        before = added + added_to_rows(prior, rows)
+        at_first_look = added + added_to_rows(prior, rows)
 
         def logits(asked: _Question) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
             question, batches, first = asked.ids.shape[1], joined(asked), self.model.config.k
             if share < 1:
-                batches, first = self._pruned(batches, rows.length, before, question, share, max_rows), first + 1
+                batches, first = self._pruned(batches, rows.length, at_first_look, question, share, max_rows), first + 1
             for batch, states, mask in batches:
                 yield batch, *self.model.span_logits(self.model.upper(states, mask, question, first))
 

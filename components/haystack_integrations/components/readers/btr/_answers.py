@@ -42,7 +42,7 @@ def weighted_scores(documents: Sequence[Document], weight: float) -> np.ndarray 
     :param weight: 0 for nothing.
     :returns: float32 (documents,), 0 or less; None where nothing is added.
     """
-    scores = np.array([math.nan if document.score is None else document.score for document in documents], np.float32)
+    scores = _scores(documents).astype(np.float32)
     finite = np.isfinite(scores)
     if not weight or not finite.any():
         return None
@@ -60,13 +60,18 @@ def rank_prior(documents: Sequence[Document]) -> np.ndarray | None:
     :param documents: equal scores share the best of their ranks; one without a finite score comes last.
     :returns: float32 (documents,), 0 or less; None where no document has a score.
     """
-    scores = np.array([math.nan if document.score is None else document.score for document in documents], np.float64)
+    scores = _scores(documents)
     finite = np.isfinite(scores)
     if not finite.any():
         return None
     scores[~finite] = -np.inf
     better = np.searchsorted(np.sort(-scores), -scores)
     return -np.log1p(better).astype(np.float32)
+
+
+def _scores(documents: Sequence[Document]) -> np.ndarray:
+    """float64 (documents,) what the retriever gave each; nan where it gave nothing."""
+    return np.array([math.nan if document.score is None else document.score for document in documents], np.float64)
 
 
 def best_documents(spans: Spans, documents: Sequence[Document], count: int) -> list[Document]:
