@@ -5,7 +5,8 @@
 """
 What each part of stage 3 is worth: the same few steps with one thing changed.
 
-Measured on articles of the training file that are held out, gold paragraph; never on a development set.
+Measured on articles of the training file that are held out, gold paragraph; never on a development set. With
+`--writes`, answers are written from five of their paragraphs, as they are and with a fifth of the tokens merged.
 
     python benchmarks/ablations.py --base decomposed --teacher teacher --data train-v1.1.json --output ablations.json
 """
@@ -22,9 +23,10 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from haystack import Document
 from torch import Tensor
 
-from btr_cli.benchmark import ANSWERS, gold, machine, score
+from btr_cli.benchmark import ANSWERS, Task, gold, machine, retrieved, score
 from btr_cli.evaluate import drawn
 from btr_cli.pipelines import checked_source
 from btr_haystack import binarise
@@ -32,7 +34,10 @@ from btr_haystack.model import Binariser
 from btr_haystack.squad import read_squad
 from btr_haystack.training.stages import StageSettings, run_stage, split_articles
 from btr_haystack.training.trainer import Weights
-from haystack_integrations.components.readers.btr import BTRReader
+from haystack_integrations.components.readers.btr import BTRGenerativeReader, BTRReader
+
+MERGED = 0.2  # of the tokens, before the decoder and in it
+PASSAGES = 5  # that a written answer is written from
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -57,6 +62,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "512 bits": {"bits": 512},
     "sign code (the paper's), 512 bits": {"code": "sign", "bits": 512},
     "scale stored": {"scale": "stored"},
+    "merged in training": {"merged_across": MERGED},
 }
 
 
@@ -89,6 +95,18 @@ def changed(name: str) -> AbstractContextManager[Any]:
     return patch.object(*CHANGES[name]) if name in CHANGES else nullcontext()
 
 
+def found(model: str, task: Task, label: str) -> dict[str, float]:
+    """Exact match and F1 in percent of spans."""
+    return score(BTRReader(model, **ANSWERS), task, label)
+
+
+def written(model: str, task: Task, label: str) -> dict[str, float]:
+    """The same of written answers, and of answers written from merged tokens."""
+    plain = score(BTRGenerativeReader(model), task, label)
+    merged = score(BTRGenerativeReader(model, merged_across=MERGED), task, f"{label}, merged")
+    return plain | {f"{figure}_merged": value for figure, value in merged.items()}
+
+
 def main() -> None:
     """Print a line a variant; write the figures as JSON after each, and go on from them when started again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,26 +119,32 @@ def main() -> None:
     parser.add_argument("--validation", type=float, default=0.02, help="share of the articles held out")
     parser.add_argument("--sample", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--writes", action="store_true", help="the base has a decoder, which is trained, too")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    if not options.writes:
+        options.only = [name for name in options.only if "merged_across" not in VARIANTS[name]]
 
     common = StageSettings(
         stage="binarised", base=options.base, output="", data=(options.data,), teacher=checked_source(options.teacher),
         steps=options.steps, groups=options.groups, learning_rate=options.learning_rate, optimizer="adamw",
         head_learning_rate=options.learning_rate, warmup=options.steps // 5, validation=options.validation,
-        seed=options.seed, save_every=10**9,
+        seed=options.seed, save_every=10**9, weights=Weights(writing=float(options.writes)),
     )  # fmt: skip
     _, held_out = split_articles(read_squad(options.data), common.validation, common.seed)
     random.Random(options.seed).shuffle(held_out)  # noqa: S311
-    task = gold(drawn(held_out, options.sample, options.seed))
+    asked = drawn(held_out, options.sample, options.seed)
+    documents = [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in held_out)]
+    task = retrieved(asked, documents, PASSAGES) if options.writes else gold(asked)
     told: dict[str, Any] = {name: Path(getattr(options, name)).name for name in ("base", "data")}
     told |= {name: getattr(options, name) for name in ("steps", "groups", "learning_rate", "validation", "seed")}
-    told |= {"questions": len(task), "optimizer": common.optimizer, "warmup": common.warmup}
+    told |= {"writes": options.writes, "questions": len(task), "optimizer": common.optimizer, "warmup": common.warmup}
     rows: dict[str, Any] = {}
     if options.output and options.output.exists():
         before = json.loads(options.output.read_text())
         rows = before["rows"]
+        before.setdefault("writes", False)  # of figures made before there was a choice
         if differing := {name: (before.get(name), value) for name, value in told.items() if before.get(name) != value}:
             parser.error(
                 f"{options.output} has figures of other settings (there, here): {differing}; give another file"
@@ -129,10 +153,13 @@ def main() -> None:
     for name in options.only:
         if name in rows:
             continue
+        variant = VARIANTS[name]
+        if "weights" in variant:
+            variant = {**variant, "weights": dataclasses.replace(variant["weights"], writing=common.weights.writing)}
         with tempfile.TemporaryDirectory() as folder, changed(name):
-            run_stage(dataclasses.replace(common, output=folder, **VARIANTS[name]))
-            rows[name] = score(BTRReader(folder, **ANSWERS), task, name)
-        print(f"{name}: EM {rows[name]['em']:.1f}, F1 {rows[name]['f1']:.1f}", flush=True)
+            run_stage(dataclasses.replace(common, output=folder, **variant))
+            rows[name] = (written if options.writes else found)(folder, task, name)
+        print(f"{name}: " + ", ".join(f"{figure} {value:.1f}" for figure, value in rows[name].items()), flush=True)
         if options.output:
             options.output.write_text(
                 json.dumps({"machine": machine(), **told, "teacher": teacher, "rows": rows}, indent=1) + "\n"

@@ -32,7 +32,7 @@ from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.squad import read_squad
 from btr_haystack.training.stages import fast_bf16
-from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
+from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
 
 KNOBS = ("bits", "coded_share", "kept_share", "second_read", "dtype")
 Task = list[tuple[Asked, list[Document]]]
@@ -94,11 +94,7 @@ def benchmark(
         msg = f"{data} holds no question with an answer"
         raise DataError(msg)
     documents = [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in paragraphs)]
-    retriever = InMemoryBM25Retriever(filled(documents), top_k=top_k)
-    tasks: dict[str, Task] = {
-        "gold": gold(asked),
-        "open": [(one, retriever.run(query=one[1].text)["documents"]) for one in asked],
-    }
+    tasks: dict[str, Task] = {"gold": gold(asked), "open": retrieved(asked, documents, top_k)}
     base = {name: score(BTRReader(taught, **ANSWERS), task, f"teacher, {name}") for name, task in tasks.items()}
     ordinary_ms = milliseconds(ordinary_reader(source), tasks["open"][:TIMED])
     asked_for = {
@@ -199,7 +195,13 @@ def gold(asked: list[Asked]) -> Task:
     return [(one, [Document(content=one[0].text)]) for one in asked]
 
 
-def score(reader: BTRReader, task: Task, label: str) -> dict[str, float]:
+def retrieved(asked: list[Asked], documents: list[Document], top_k: int) -> Task:
+    """Each question with the documents that BM25 finds for it."""
+    retriever = InMemoryBM25Retriever(filled(documents), top_k=top_k)
+    return [(one, retriever.run(query=one[1].text)["documents"]) for one in asked]
+
+
+def score(reader: BTRReader | BTRGenerativeReader, task: Task, label: str) -> dict[str, float]:
     """Mean exact match and F1 in percent."""
     reader.warm_up()
     given = {id(one): documents for one, documents in task}

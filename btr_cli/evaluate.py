@@ -22,8 +22,8 @@ from btr_cli.pipelines import checked_source, put_question, question_pipeline, s
 from btr_cli.tasks import TaskSettings, evaluate_task
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
+from btr_haystack.merge import MOST_MERGED
 from btr_haystack.metrics import best_threshold, exact_match, f1
-from btr_haystack.reader import MOST_MERGED
 from btr_haystack.squad import Paragraph, Question, read_squad
 from btr_haystack.tasks import TASKS as PAPER_TASKS
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader

@@ -7,7 +7,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+from torch import Tensor
+from transformers import AutoTokenizer
 
 from btr_cli.pipelines import filled, sampled
 from btr_haystack.errors import DataError
@@ -158,9 +160,29 @@ def reader_of(model: str, settings: TaskSettings) -> Reader:
         merged = settings.knobs.get("merged_share") or 0.0
         store = BinaryTokenStore(model, settings.store, progress_bar=False, merged_share=merged)
     if settings.writes:
-        return BTRGenerativeReader(model, token_store=store, prompt=settings.prompt, **knobs)
+        words = TASKS[settings.task].words
+        only = {"prefix_allowed_tokens_fn": one_of(words, AutoTokenizer.from_pretrained(model))} if words else None
+        return BTRGenerativeReader(model, token_store=store, prompt=settings.prompt, generation_kwargs=only, **knobs)
     kept = knobs.get("kept_share")
     return BTRReader(model, token_store=store, top_k=1, no_answer=False, max_answer_length=30, kept_share=kept)
+
+
+def one_of(words: Sequence[str], tokenizer: Any) -> Callable[[int, Tensor], list[int]]:
+    """
+    For transformers' `generate`: what may follow, so that nothing but one of these words is written.
+
+    :param words: the answers that there are.
+    :param tokenizer: the model's; it closes a text.
+    :returns: for `prefix_allowed_tokens_fn`; behind a word only padding is left.
+    """
+    every = [tokenizer(word)["input_ids"] for word in words]
+
+    def allowed(_row: int, written: Tensor) -> list[int]:
+        begun = written.tolist()[1:]  # the first is the token that decoding starts from
+        following = {ids[len(begun)] for ids in every if ids[: len(begun)] == begun and len(ids) > len(begun)}
+        return sorted(following) or [tokenizer.pad_token_id]
+
+    return allowed
 
 
 def answered(
@@ -202,6 +224,7 @@ class Journal:
         head = {"task": settings.task, "writes": settings.writes, "top_k": settings.top_k, "prompt": settings.prompt}
         head |= {
             **told_knobs(settings),
+            "words": TASKS[settings.task].words if settings.writes else (),
             "questions": asked,
             "passages": Path(settings.passages).name if settings.passages else None,
         }

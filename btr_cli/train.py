@@ -37,6 +37,9 @@ def train(
     decoder_only: Annotated[
         bool, typer.Option("--decoder-only", help="Train the decoder alone; see --writing.")
     ] = False,
+    merged_across: Annotated[
+        float, typer.Option(help="Share of the tokens merged before the decoder and in it; see --writing.")
+    ] = 0.0,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
     groups: Annotated[int, typer.Option(help="Groups of passages a step and device.")] = 1,
     passages: Annotated[int, typer.Option(help="Passages a group.")] = 4,

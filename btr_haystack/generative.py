@@ -6,7 +6,8 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,7 @@ from btr_haystack.merge import compact, earliest, match, merge
 from btr_haystack.model import BTRForQuestionAnswering, SplitOutput, hub_arguments
 from btr_haystack.rows import alike
 
+MERGE_EVERY = 3  # decoder layers between two merges, if nothing else is said
 BLOCK = 2048  # tokens among which similar ones are sought: the work grows with tokens, not with their square
 DEFAULT_NEW_TOKENS = 32
 ROUNDING = 0.01  # of a row's largest number; 8 bits, twice, take less
@@ -66,6 +68,16 @@ class _Shown:
 
 
 _SHOWN: ContextVar[_Shown | None] = ContextVar("shown", default=None)  # threads write with one model at the same time
+
+
+@contextmanager
+def _showing(views: Sequence[View] | None) -> Iterator[None]:
+    """Meanwhile each decoder layer sees its own view; with None, all see the encoder's outputs."""
+    before = _SHOWN.set(None if views is None else _Shown(views))
+    try:
+        yield
+    finally:
+        _SHOWN.reset(before)
 
 
 def _show(number: int, _module: nn.Module, given: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
@@ -206,6 +218,7 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
         *,
         group: Tensor | None = None,
         labels: Tensor | None = None,
+        merged_across: float = 0.0,
         **inputs: Any,
     ) -> QuestionAnsweringModelOutput:
         """
@@ -214,6 +227,7 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
         :param input_ids: of `BTRForQuestionAnswering.forward`, as the two that follow.
         :param group: (rows,) the question of each row, ascending; the decoder attends to all rows of its question.
         :param labels: (questions, tokens) what is to be written, -100 for nothing.
+        :param merged_across: share of a question's tokens that is merged before the decoder and in it; see `views_of`.
         :param inputs: of `BTRForQuestionAnswering.forward`.
         :returns: as there; with labels, `writing` is the mean cross entropy of their tokens.
         """
@@ -238,16 +252,19 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
             raise RuntimeError(msg)
         present = torch.arange(states.shape[1], device=states.device)[None] < length[:, None]
         sizes = torch.zeros(len(labels), dtype=length.dtype, device=length.device).index_add(0, group, length)
-        out.writing = self._writing_loss(states[present].split(sizes.tolist()), sizes, labels)
+        out.writing = self._writing_loss(states[present].split(sizes.tolist()), sizes, labels, merged_across)
         return out
 
-    def _writing_loss(self, fused: Sequence[Tensor], sizes: Tensor, labels: Tensor) -> Tensor:
+    def _writing_loss(
+        self, fused: Sequence[Tensor], sizes: Tensor, labels: Tensor, merged_across: float = 0.0
+    ) -> Tensor:
         """
         Mean cross entropy of the labels' tokens; questions of like size run together, so that little is padding.
 
         :param fused: for each question (tokens, d), the states of all its rows.
         :param sizes: (questions,) their tokens.
         :param labels: (questions, tokens) what is to be written, -100 for nothing.
+        :param merged_across: of `forward`.
         """
         wanted = (labels >= 0).any(1).nonzero()[:, 0].cpu().numpy()
         total = sizes.new_zeros((), dtype=torch.float32)
@@ -255,10 +272,16 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
             chosen = wanted[batch].tolist()
             states = pad_sequence([fused[i] for i in chosen], batch_first=True)
             seen = torch.arange(states.shape[1], device=states.device)[None] < sizes[chosen][:, None]
-            theirs = labels[chosen]
-            logits = self.encoder(
-                encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=seen.long(), labels=theirs
-            ).logits
+            theirs, views = labels[chosen], None
+            if merged_across:
+                views = views_of(
+                    View(states, seen.float()), len(self.encoder.decoder.block), merged_across, MERGE_EVERY
+                )
+                states, seen = views[0].states, views[0].sizes > 0
+            with _showing(views):
+                logits = self.encoder(
+                    encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=seen.long(), labels=theirs
+                ).logits
             total = total + F.cross_entropy(logits.flatten(0, 1).float(), theirs.flatten(), reduction="sum")
         return total / (labels >= 0).sum()
 
@@ -312,16 +335,13 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
             config.decoder_start_token_id = t5.config.decoder_start_token_id
         first, merged = views[0], len(views) > 1 or bool((views[0].sizes > 1).any())
         layers = len(t5.decoder.block)
-        before = _SHOWN.set(_Shown(views if len(views) > 1 else [views[0]] * layers) if merged else None)
-        try:
+        with _showing((views if len(views) > 1 else [first] * layers) if merged else None):
             out = t5.generate(
                 encoder_outputs=BaseModelOutput(last_hidden_state=first.states),
                 attention_mask=(first.sizes > 0).long(),
                 generation_config=config,
                 **others,
             )
-        finally:
-            _SHOWN.reset(before)
         beams = getattr(out, "beam_indices", None)
         scores = t5.compute_transition_scores(out.sequences, out.logits, beams, normalize_logits=True)
         written = out.sequences[:, 1:]  # the first is the token that decoding starts from

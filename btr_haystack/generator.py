@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from btr_haystack.errors import ModelError
-from btr_haystack.generative import BTRForConditionalGeneration, View, views_of
+from btr_haystack.generative import MERGE_EVERY, BTRForConditionalGeneration, View, views_of
+from btr_haystack.merge import MOST_MERGED
 from btr_haystack.passage import Passage
-from btr_haystack.reader import MOST_MERGED, SplitReader
+from btr_haystack.reader import SplitReader
 from btr_haystack.rows import added_to_rows
 
 MOST_QUESTIONS = 16  # in one decoding: the logits of each step are kept for the scores
@@ -37,7 +38,7 @@ class Compression:
 
     inside: float = 0.0
     across: float = 0.0
-    every: int = 3
+    every: int = MERGE_EVERY
 
     def __post_init__(self) -> None:
         """Refuse what bipartite matching cannot do."""

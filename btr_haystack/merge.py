@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NOWHERE = -1
+MOST_MERGED = 0.5  # what bipartite matching can do at once
 
 
 def match(states: Tensor, mergeable: Tensor, present: Tensor, count: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from btr_haystack.config import BTRConfig
 from btr_haystack.digest import digest_of_files, digest_of_weights
 from btr_haystack.errors import ModelError
 from btr_haystack.fingerprint import Fingerprint
+from btr_haystack.merge import MOST_MERGED
 from btr_haystack.model import BTRForQuestionAnswering, hub_arguments
 from btr_haystack.padding import padded
 from btr_haystack.passage import Passage, Tokens
@@ -47,8 +48,6 @@ from btr_haystack.windows import frame_of, passage_room, question_part, tokenise
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}  # on a CPU, more fall out of its cache
 DECODED_TOKENS = {"cpu": 32_768, "cuda": 524_288}  # whose states are decoded at a time
-
-MOST_MERGED = 0.5  # what bipartite matching can do at once
 
 logger = logging.getLogger(__name__)
 

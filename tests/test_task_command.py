@@ -9,11 +9,14 @@ from dataclasses import replace
 
 import pytest
 from conftest import SENTENCES
+from haystack import Document
+from transformers import AutoTokenizer
 
 from btr_cli import tasks
 from btr_cli.tasks import TaskSettings, evaluate_task
 from btr_haystack.errors import DataError
 from btr_haystack.tasks import TASKS
+from haystack_integrations.components.readers.btr import BTRGenerativeReader
 
 QUESTIONS = [("what is the capital of norway", ["Oslo"]), ("who was awarded the nobel prize", ["Marie Curie", "Curie"])]
 
@@ -80,6 +83,7 @@ def test_written_answers(task, nq, generative, tmp_path):
     assert (row["questions"], row["metric"]) == (1, "accuracy")
     [_, line] = (tmp_path / f"{task}.answers.jsonl").read_text().splitlines()
     assert json.loads(line)["passages"] <= 3
+    assert json.loads(line)["text"] in TASKS[task].words
     knobs = {"kept_share": 0.5, "merged_inside": 0.1, "merged_across": 0.2}
     merging = replace(settings, knobs=knobs | {"merged_share": 0.3})
     with pytest.raises(DataError, match="answers of another run"):
@@ -88,6 +92,20 @@ def test_written_answers(task, nq, generative, tmp_path):
     assert {name: getattr(reader, name) for name in knobs} == knobs
     assert reader.token_store.merged_share == 0.3
     assert evaluate_task(merging, tmp_path / "merged.json")[0]["bytes_a_token"] < row["bytes_a_token"]
+
+
+def test_only_the_words_are_written(generative):
+    documents = [Document(content=text) for text in SENTENCES[:3]]
+    tokenizer = AutoTokenizer.from_pretrained(generative)
+    words = ("Norway", "Oslo is", "Oslo")  # one begins another
+    reader = BTRGenerativeReader(generative)
+    for query in ("What is the capital?", "Who was awarded?", "Where?"):
+        for some in (words, *((word,) for word in words)):
+            only = {"prefix_allowed_tokens_fn": tasks.one_of(some, tokenizer)}
+            [answer] = reader.run(query, documents, generation_kwargs=only)["answers"]
+            assert answer.data in some
+        answers = reader.run(query, documents, top_k=3, generation_kwargs=only | {"num_beams": 3})["answers"]
+        assert answers[0].data in some  # beams behind the only word have nothing left but padding
 
 
 def test_a_run_that_was_broken_off_goes_on(nq, split_reader, tmp_path, monkeypatch):

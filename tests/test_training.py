@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from btr_haystack import BTRForConditionalGeneration, BTRForQuestionAnswering, GenerativeReader, SplitReader, rows
 from btr_haystack.errors import DataError, ModelError
+from btr_haystack.generative import MERGE_EVERY, View, views_of
 from btr_haystack.squad import Paragraph, Question, read_squad
 from btr_haystack.training.data import PairDataset, collate
 from btr_haystack.training.files import read_paragraphs
@@ -466,3 +467,30 @@ def test_writing_in_batches_of_like_size_is_writing_at_once(seq2seq, monkeypatch
     monkeypatch.setattr(rows, "PADDING", 1.0)
     assert torch.allclose(apart, model._writing_loss(fused, sizes, labels), atol=1e-5)
     assert torch.allclose(apart, model._writing_loss(fused[::-1], sizes.flip(0), labels.flip(0)), atol=1e-5)
+
+
+def test_compression_in_training_is_what_a_compressed_reader_sees(seq2seq):
+    """The loss of an answer is its log-probability as the reader scores it, merged in the same way."""
+    model = BTRForConditionalGeneration.from_reader(seq2seq).eval()
+    draw = torch.Generator().manual_seed(0)
+    states = torch.randn(1, 40, model.config.encoder.d_model, generator=draw)
+    sizes = torch.tensor([40])
+    for share in (0.0, 0.3):
+        views = views_of(View(states, torch.ones(1, 40)), len(model.encoder.decoder.block), share, MERGE_EVERY)
+        written, score = model.write(views if share else views[:1], max_new_tokens=5)
+        written = written[written != model.config.encoder.pad_token_id][None]
+        with torch.no_grad():
+            loss = model._writing_loss(list(states), sizes, written, share)
+        assert -float(loss) == pytest.approx(float(score), abs=1e-4)
+    fused = states.requires_grad_()
+    model.train()._writing_loss(list(fused), sizes, torch.tensor([[5, 1]]), 0.3).backward()
+    assert bool((fused.grad != 0).any(2).all())  # each token tells, the merged ones through their means
+
+
+@pytest.mark.parametrize(
+    ("share", "writing", "told"),
+    [(0.6, 1.0, r"merged_across is 0\.6; expected a share"), (0.2, 0.0, r"weights\.writing is 0: nothing is written")],
+)
+def test_compression_that_cannot_be_trained(seq2seq, squad_file, tmp_path, share, writing, told):
+    with pytest.raises(ValueError, match=told):
+        settings_for("teacher", seq2seq, tmp_path, squad_file, merged_across=share, weights=Weights(writing=writing))

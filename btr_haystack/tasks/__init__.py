@@ -10,6 +10,8 @@ from string import ascii_uppercase
 
 from btr_haystack.tasks.passages import WikiPassage, read_passages
 from btr_haystack.tasks.questions import (
+    CHOICES,
+    LABEL_WORDS,
     Item,
     read_dpr,
     read_fever,
@@ -43,20 +45,24 @@ __all__ = [
 class Task:
     """
     A task: how to read its file, the prompt that has `question_of` in place of "{query}", and the score of an answer.
+
+    `words` are the only answers that there are, where that is so; the likeliest of them is what a model says, as the
+    official script of MMLU has it.
     """
 
     read: Callable[[Path], list[Item]]
     prompt: str
     metric: Callable[[str, Item], float]
     metric_name: str
+    words: tuple[str, ...] = ()
 
 
 TASKS: dict[str, Task] = {
     "nq": Task(read_nq, "question: {query}", open_exact_match, "EM"),
     "triviaqa": Task(read_triviaqa, "question: {query}", open_exact_match, "EM"),
     "webquestions": Task(read_webquestions, "question: {query}", open_exact_match, "EM"),
-    "fever": Task(read_fever, "Is this claim true or false? {query}", label_accuracy, "accuracy"),
-    "mmlu": Task(read_mmlu, "{query}\nAnswer:", choice_accuracy, "accuracy"),
+    "fever": Task(read_fever, "Is this claim true or false? {query}", label_accuracy, "accuracy", LABEL_WORDS),
+    "mmlu": Task(read_mmlu, "{query}\nAnswer:", choice_accuracy, "accuracy", tuple(CHOICES)),
 }
 
 

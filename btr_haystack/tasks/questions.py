@@ -19,6 +19,7 @@ from btr_haystack.files import fields_of, lines_of, parsed, read_text, texts_of,
 logger = logging.getLogger(__name__)
 
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
+LABEL_WORDS = ("true", "false", "maybe")  # for each label the word that is written
 CHOICES = "ABCD"
 
 _BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}

@@ -12,9 +12,9 @@ from btr_haystack.errors import DataError
 from btr_haystack.files import lines_of, read_text
 from btr_haystack.squad import Paragraph, Question, read_squad
 from btr_haystack.tasks import TASKS, Item, read_fever, read_nq
-from btr_haystack.tasks.questions import LABELS
+from btr_haystack.tasks.questions import LABEL_WORDS, LABELS
 
-SPOKEN = dict(zip(LABELS, ("true", "false", "maybe"), strict=True))  # `label_accuracy` understands them
+SPOKEN = dict(zip(LABELS, LABEL_WORDS, strict=True))
 KEYS = {"question_text": "nq", "claim": "fever", "question": "questions"}  # of a line of each kind of file
 
 logger = logging.getLogger(__name__)

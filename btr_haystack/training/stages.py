@@ -21,6 +21,7 @@ from btr_haystack.config import BTRConfig
 from btr_haystack.errors import DataError
 from btr_haystack.fit import fit_codes
 from btr_haystack.generative import BTRForConditionalGeneration
+from btr_haystack.merge import MOST_MERGED
 from btr_haystack.model import BTRForQuestionAnswering
 from btr_haystack.squad import Paragraph, merged
 from btr_haystack.training.data import PairDataset, collate
@@ -62,6 +63,8 @@ class StageSettings:
     :param frozen_lower: leave the lower layers as the base has them (stages 2 and 3).
     :param decoder_only: train the decoder alone, by the writing loss. Split, codes, share of bits, marks and all
         weights that read passages are the base's, whatever else is said here; its stores stay good.
+    :param merged_across: share of a question's tokens that is merged before the decoder and again in it while it learns
+        to write (`Compression.across`), as a reader does that is to be compressed at run time.
     :param steps: optimiser steps.
     :param groups: groups of passages a step, on each device.
     :param passages: passages a group.
@@ -97,6 +100,7 @@ class StageSettings:
     word_match: bool = True
     frozen_lower: bool = False
     decoder_only: bool = False
+    merged_across: float = 0.0
     steps: int = 4000
     groups: int = 1
     passages: int = 4
@@ -128,6 +132,14 @@ class StageSettings:
                 raise ValueError(msg)
         if not self.negatives >= 0:
             msg = f"negatives is {self.negatives}; expected wrong passages a question, 0 or more"
+            raise ValueError(msg)
+        if not 0 <= self.merged_across <= MOST_MERGED:
+            msg = f"merged_across is {self.merged_across}; expected a share of the tokens from 0 to {MOST_MERGED}"
+            raise ValueError(msg)
+        if self.merged_across and not self.weights.writing:
+            msg = (
+                f"merged_across is {self.merged_across} but weights.writing is 0: nothing is written; give it a weight"
+            )
             raise ValueError(msg)
         if not 0 <= self.validation < 1:
             msg = f"validation is {self.validation}; expected a share of the articles from 0 to less than 1"
@@ -252,6 +264,7 @@ def run_stage(settings: StageSettings) -> Path:
         weights=settings.weights,
         nested=settings.nested if settings.stage == "binarised" else (),
         nested_shares=settings.nested_shares if settings.stage == "binarised" else (),
+        merged_across=settings.merged_across,
     )
     output.mkdir(parents=True, exist_ok=True)
     (output / SETTINGS_FILE).write_text(json.dumps(_shareable(settings), indent=1) + "\n")

@@ -108,6 +108,7 @@ class ReaderTrainer(Trainer):
     :param weights: of the losses.
     :param nested: numbers of bits, one of which is drawn for each step, or all; codes can then be cut to it.
     :param nested_shares: shares of the tokens that keep bits, one of which is drawn for each step, or the model's own.
+    :param merged_across: share of a question's tokens that is merged before the decoder, and again in it.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class ReaderTrainer(Trainer):
         weights: Weights,
         nested: tuple[int, ...] = (),
         nested_shares: tuple[float, ...] = (),
+        merged_across: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -129,13 +131,16 @@ class ReaderTrainer(Trainer):
         self.weights = weights
         self.nested = nested
         self.nested_shares = nested_shares
+        self.merged_across = merged_across
         self._parts: dict[str, list[Tensor]] = {}
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
         """Sum of the losses of this stage."""
         unwrapped: BTRForQuestionAnswering = self.accelerator.unwrap_model(model)
         places = places_of(inputs, self.frame, null_first=unwrapped.family.null_first, pad=self.pad)
-        given: dict[str, Any] = {"group": inputs["group"], "labels": inputs["labels"]} if self.weights.writing else {}
+        given: dict[str, Any] = {}
+        if self.weights.writing:
+            given |= {"group": inputs["group"], "labels": inputs["labels"], "merged_across": self.merged_across}
         if unwrapped.config.k == 0:
             given |= {"input_ids": places.ids, "attention_mask": places.mask, "token_type_ids": places.segments}
         else:

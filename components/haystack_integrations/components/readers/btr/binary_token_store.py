@@ -19,7 +19,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import FingerprintError, ModelError, NoStoreError
 from btr_haystack.fingerprint import Fingerprint
-from btr_haystack.reader import MOST_MERGED, SplitReader
+from btr_haystack.merge import MOST_MERGED
+from btr_haystack.reader import SplitReader
 from btr_haystack.record import cut, pack, passage_key
 from btr_haystack.report import StoreReport, report
 from btr_haystack.stores import MEMORY, Store, open_store

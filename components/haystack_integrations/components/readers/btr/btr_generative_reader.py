@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 
 from btr_haystack.errors import ModelError
 from btr_haystack.generator import Compression, GenerativeReader, Written
-from btr_haystack.reader import MOST_MERGED
+from btr_haystack.merge import MOST_MERGED
 from haystack_integrations.components.readers.btr._answers import rank_prior
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
