@@ -123,8 +123,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    if not options.writes:
-        options.only = [name for name in options.only if "merged_across" not in VARIANTS[name]]
+    if not options.writes and options.only == list(VARIANTS):
+        options.only.remove("merged in training")
+    if not options.writes and "merged in training" in options.only:
+        parser.error("'merged in training' changes what the decoder sees: give --writes, and a base that has one")
 
     common = StageSettings(
         stage="binarised", base=options.base, output="", data=(options.data,), teacher=checked_source(options.teacher),

@@ -205,11 +205,9 @@ def score(reader: BTRReader | BTRGenerativeReader, task: Task, label: str) -> di
     """Mean exact match and F1 in percent."""
     reader.warm_up()
     given = {id(one): documents for one, documents in task}
-    figures = evaluate.score(
-        [one for one, _ in task],
-        lambda one: evaluate.best(reader.run(query=one[1].text, documents=given[id(one)])),
-        label,
-    )
+    asked = [one for one, _ in task]
+    answers = evaluate.answered(asked, lambda one: reader.run(query=one[1].text, documents=given[id(one)]), label)
+    figures = evaluate.score(asked, answers)
     return {name: figures[name] for name in ("em", "f1")}
 
 

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from btr_cli.answers import best
 from btr_cli.corpus import cached_store, shipped_documents, shipped_questions
-from btr_cli.evaluate import best
 from btr_cli.pipelines import put_question, question_pipeline
 from btr_haystack import default_teacher_path
 from btr_haystack.default import DEFAULT_TEACHER

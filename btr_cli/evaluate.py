@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from haystack import Document, ExtractedAnswer
+from haystack import Document
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
+from transformers import AutoConfig
 
+from btr_cli.answers import Answer, Journal, as_markdown, as_table, best, bytes_a_token, journal_beside, means
 from btr_cli.pipelines import checked_source, put_question, question_pipeline, sampled
 from btr_cli.tasks import TaskSettings, evaluate_task
+from btr_haystack.config import BTRConfig
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
 from btr_haystack.merge import MOST_MERGED
@@ -30,10 +31,22 @@ from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGe
 from haystack_integrations.components.readers.btr.btr_generative_reader import QUERY
 
 Asked = tuple[Paragraph, Question]
-Ask = Callable[[Asked], tuple[str, float]]  # gives an answer, empty for none, and its score
+Ask = Callable[[Asked], dict[str, Any]]  # gives a reader's outputs
 
 TASKS = ("gold", "open", "no-answer")
 LONGEST_ANSWER = 30
+COLUMNS = (
+    "task",
+    "model",
+    "questions",
+    "EM",
+    "F1",
+    "of teacher's F1",
+    "passages",
+    "ms a question",
+    "hits",
+    "bytes a token",
+)
 FOUND_ONLY = ("--retrieval-weight", "--second-read", "--max-answer-length")
 
 
@@ -70,7 +83,7 @@ def evaluate(
     ] = 0,
     output: Annotated[
         Path | None,
-        typer.Option(help="JSON file for the figures; other tasks: a table and the answers beside it, to go on from."),
+        typer.Option(help="JSON file for the figures; a table and the answers stand beside it, to go on from."),
     ] = None,
     task: Annotated[str, typer.Option(help=f"squad, {', '.join(PAPER_TASKS)}.")] = "squad",
     passages: Annotated[Path | None, typer.Option(help="Passages of another task (id, text, title; TSV).")] = None,
@@ -136,11 +149,11 @@ def evaluate(
         msg = f"{output.parent}: no such folder for the figures"
         raise FileNotFoundError(msg)
     teacher = checked_source(teacher) if teacher else None
-    names = [*([teacher] if teacher else []), *map(checked_source, model or [DEFAULT_MODEL])]
+    models = tuple(map(checked_source, model or [DEFAULT_MODEL]))
     if task != "squad":
         corpus = str(passages) if passages else None
         asked_for = TaskSettings(
-            task, str(data), corpus, tuple(names), teacher, writes, sample, seed, top_k,
+            task, str(data), corpus, models, teacher, writes, sample, seed, top_k,
             prompt or PAPER_TASKS[task].prompt, store or "memory://", {"kept_share": kept_share, **merging},
         )  # fmt: skip
         evaluate_task(asked_for, output)
@@ -152,45 +165,57 @@ def evaluate(
     if mode == "no-answer" and all(question.answers for paragraph in paragraphs for question in paragraph.questions):
         msg = f"{data} holds no question without an answer; mode no-answer needs a file like those of SQuAD 2"
         raise DataError(msg)
+    told: dict[str, Any] = {"data": data.name, "seed": seed, "top_k": top_k, "bits": bits, "kept_share": kept_share}
+    told |= {"coded_share": coded_share, "writes": writes, "prompt": (prompt or QUERY) if writes else None}
+    told |= merging if writes else {"max_answer_length": max_answer_length}
+    told |= {"retrieval_weight": retrieval_weight, "second_read": second_read}
+    parts = ("gold", "open") if mode == "both" else (mode,)
+    sizes = {part: open_sample if part == "open" and open_sample else sample for part in parts}
+    questions = {part: drawn(paragraphs, size, seed, unanswerable=part == "no-answer") for part, size in sizes.items()}
+    everyone = [*([(teacher, True)] if teacher else []), *((name, False) for name in models)]
+    journal = journal_beside(output, told, [*questions.values()], [name for name, _ in everyone])
     rows: list[dict[str, Any]] = []
-    for part in ("gold", "open") if mode == "both" else (mode,):
-        size = open_sample if part == "open" and open_sample else sample
-        asked = drawn(paragraphs, size, seed, unanswerable=part == "no-answer")
-        for name in names:
-            cut = None
-            if name != teacher and (bits is not None or coded_share is not None or merged_share):
-                kept: dict[str, Any] = {"bits": bits, "coded_share": coded_share, "merged_share": merged_share}
-                cut = BinaryTokenStore(name, "memory://", **kept)
+    for part, asked in questions.items():
+        for name, is_teacher in everyone:
+            kept = None
+            cut: dict[str, Any] = {"bits": bits, "coded_share": coded_share, "merged_share": merged_share or None}
+            if not is_teacher and (keeps(name) or any(one is not None for one in cut.values())):
+                kept = BinaryTokenStore(name, "memory://", **cut | {"merged_share": merged_share})
             reader: BTRReader | BTRGenerativeReader
             if writes:
                 knobs: dict[str, Any] = {}
-                if name != teacher:
+                if not is_teacher:
                     knobs = {"kept_share": kept_share, "merged_inside": merged_inside, "merged_across": merged_across}
-                reader = BTRGenerativeReader(name, token_store=cut, prompt=prompt or QUERY, **knobs)
+                reader = BTRGenerativeReader(name, token_store=kept, prompt=prompt or QUERY, **knobs)
             else:
                 settings: dict[str, Any] = {"top_k": 1, "no_answer": False}
                 settings |= {"max_answer_length": max_answer_length or None, "retrieval_weight": retrieval_weight}
-                if name != teacher:
+                if not is_teacher:
                     again = {"second_model": teacher if second_read else None, "second_read": second_read}
                     settings |= {"kept_share": kept_share, **again}
-                reader = BTRReader(name, token_store=cut, **settings)
+                reader = BTRReader(name, token_store=kept, **settings)
             reader.warm_up()
             ask = on_retrieved(reader, paragraphs, top_k) if part == "open" else on_gold(reader)
-            who = {"task": part, "model": Path(name).name, "teacher": name == teacher}
+            answers = answered(asked, ask, name, teacher=is_teacher, task=part, journal=journal)
             judge = score_with_threshold if part == "no-answer" else score
-            rows.append({**who, **judge(asked, ask, f"{part} {Path(name).name}")})
+            row = {"task": part, "model": Path(name).name, "teacher": is_teacher, **judge(asked, answers)}
+            rows.append(row | {"bytes_a_token": bytes_a_token(reader)})
             reader.close()
     base = {row["task"]: row for row in rows if row["teacher"]}
     for row in rows:
         if row["task"] in base and base[row["task"]]["f1"]:
             row["share_of_teacher_f1"] = row["f1"] / base[row["task"]]["f1"]
-    Console().print(as_table(rows, escape(f"{data.name}, seed {seed}")))
+    title, lines = f"{data.name}, seed {seed}", [cells(row) for row in rows]
+    Console().print(as_table(COLUMNS, lines, title))
     if output:
-        figures = {"data": data.name, "seed": seed, "top_k": top_k, "bits": bits, "kept_share": kept_share}
-        figures |= {"coded_share": coded_share, "writes": writes, "prompt": (prompt or QUERY) if writes else None}
-        figures |= merging if writes else {}
-        figures |= {"retrieval_weight": retrieval_weight, "second_read": second_read, "rows": rows}
-        output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        output.write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        output.with_suffix(".md").write_text(as_markdown(COLUMNS, lines, title), encoding="utf-8")
+
+
+def keeps(model: str) -> bool:
+    """Whether a model is one whose passages can be kept."""
+    config = AutoConfig.from_pretrained(model)
+    return isinstance(config, BTRConfig) and config.k > 0
 
 
 def drawn(paragraphs: list[Paragraph], sample: int | None, seed: int, *, unanswerable: bool = False) -> list[Asked]:
@@ -211,8 +236,8 @@ def drawn(paragraphs: list[Paragraph], sample: int | None, seed: int, *, unanswe
 def on_gold(reader: BTRReader | BTRGenerativeReader) -> Ask:
     """Answers from the question's own paragraph."""
 
-    def ask(asked: Asked) -> tuple[str, float]:
-        return best(reader.run(query=asked[1].text, documents=[Document(content=asked[0].text)]))
+    def ask(asked: Asked) -> dict[str, Any]:
+        return reader.run(query=asked[1].text, documents=[Document(content=asked[0].text)])
 
     return ask
 
@@ -222,62 +247,68 @@ def on_retrieved(reader: BTRReader | BTRGenerativeReader, paragraphs: list[Parag
     documents = [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in paragraphs)]
     pipeline = question_pipeline(documents, reader, top_k)
 
-    def ask(asked: Asked) -> tuple[str, float]:
-        return best(put_question(pipeline, asked[1].text))
+    def ask(asked: Asked) -> dict[str, Any]:
+        return put_question(pipeline, asked[1].text)
 
     return ask
 
 
-def best(outputs: dict[str, Any]) -> tuple[str, float]:
-    """The text of a reader's first answer and its score; the empty text where there is none."""
-    if not outputs["answers"]:
-        return "", -math.inf
-    first = outputs["answers"][0]
-    return first.data or "", first.score if isinstance(first, ExtractedAnswer) else first.meta["score"]
+def answered(
+    asked: list[Asked], ask: Ask, model: str, *, teacher: bool = False, task: str = "", journal: Journal | None = None
+) -> list[Answer]:
+    """
+    An answer to each question.
+
+    :param asked: the questions.
+    :param ask: gives the outputs of a reader.
+    :param model: its folder or hub id.
+    :param teacher: whether it stands in as the teacher.
+    :param task: what it is asked for.
+    :param journal: has the answers that were given already, and gets the others.
+    """
+    journal = journal or Journal(None, {})
+    answers = []
+    for number, one in enumerate(track(asked, description=f"{task} {Path(model).name}".strip())):
+        key = (model, teacher, task, number)
+        if key not in journal.done:
+            start = time.perf_counter()
+            outputs = ask(one)
+            ms = 1e3 * (time.perf_counter() - start)
+            text, certainty = best(outputs)
+            cache = outputs["cache"]
+            count = sum(cache.values())
+            journal.add(Answer(*key, one[1].id, text, certainty, ms, hits=cache["hits"], passages=count))
+        answers.append(journal.done[key])
+    return answers
 
 
-def score(asked: list[Asked], ask: Ask, label: str) -> dict[str, Any]:
-    """Mean exact match and F1 in percent, and milliseconds a question."""
-    matches, overlaps = 0.0, 0.0
-    start = time.perf_counter()
-    for one in track(asked, description=label):
-        golds = [text for text, _ in one[1].answers]
-        prediction, _ = ask(one)
-        matches += exact_match(prediction, golds)
-        overlaps += f1(prediction, golds)
+def score(asked: list[Asked], answers: list[Answer]) -> dict[str, Any]:
+    """Mean exact match and F1 in percent, and what `means` gives."""
     count = max(len(asked), 1)
-    seconds = time.perf_counter() - start
-    return {
-        "questions": len(asked),
-        "em": 100 * matches / count,
-        "f1": 100 * overlaps / count,
-        "ms": 1e3 * seconds / count,
-    }
+    golds = [[text for text, _ in question.answers] for _, question in asked]
+    matches = sum(exact_match(answer.text, gold) for answer, gold in zip(answers, golds, strict=True))
+    overlaps = sum(f1(answer.text, gold) for answer, gold in zip(answers, golds, strict=True))
+    return {"em": 100 * matches / count, "f1": 100 * overlaps / count, **means(answers)}
 
 
-def score_with_threshold(asked: list[Asked], ask: Ask, label: str) -> dict[str, Any]:
+def score_with_threshold(asked: list[Asked], answers: list[Answer]) -> dict[str, Any]:
     """Best exact match and F1 in percent where answers below one threshold count as none given (SQuAD 2.0)."""
-    start = time.perf_counter()
-    found = [ask(one) for one in track(asked, description=label)]
-    seconds = time.perf_counter() - start
     golds = [[text for text, _ in question.answers] for _, question in asked]
     answerable = [bool(one) for one in golds]
-    scores = [score for _, score in found]
-    figures: dict[str, Any] = {"questions": len(asked), "unanswerable": answerable.count(False)}
+    scores = [answer.score for answer in answers]
+    figures: dict[str, Any] = {"unanswerable": answerable.count(False)}
     for name, metric in (("em", exact_match), ("f1", f1)):
-        values = [metric(text, one) for (text, _), one in zip(found, golds, strict=True)]
+        values = [metric(answer.text, one) for answer, one in zip(answers, golds, strict=True)]
         mean, threshold = best_threshold(scores, values, answerable)
         figures |= {name: 100 * mean, f"{name}_threshold": threshold if math.isfinite(threshold) else None}
-    return {**figures, "ms": 1e3 * seconds / max(len(asked), 1)}
+    return {**figures, **means(answers)}
 
 
-def as_table(rows: list[dict[str, Any]], title: str) -> Table:
-    """The figures for people."""
-    table = Table(title=title)
-    for name in ("task", "model", "questions", "EM", "F1", "of teacher's F1", "ms a question"):
-        table.add_column(name, justify="left" if name in ("task", "model") else "right")
-    for row in rows:
-        share = f"{100 * row['share_of_teacher_f1']:.1f} %" if "share_of_teacher_f1" in row else ""
-        numbers = (str(row["questions"]), f"{row['em']:.2f}", f"{row['f1']:.2f}", share, f"{row['ms']:.1f}")
-        table.add_row(row["task"], escape(Path(row["model"]).name), *numbers)
-    return table
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row's figures as text, in the order of `COLUMNS`."""
+    share = f"{row['share_of_teacher_f1']:.1%}" if "share_of_teacher_f1" in row else ""
+    size = "" if row["bytes_a_token"] is None else f"{row['bytes_a_token']:.1f}"
+    return (
+        row["task"], row["model"], str(row["questions"]), f"{row['em']:.2f}", f"{row['f1']:.2f}", share,
+        f"{row['passages']:.1f}", f"{row['ms']:.0f}", f"{row['hits']:.0%}", size,
+    )  # fmt: skip

@@ -230,9 +230,13 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
         :param merged_across: share of a question's tokens that is merged before the decoder and in it; see `views_of`.
         :param inputs: of `BTRForQuestionAnswering.forward`.
         :returns: as there; with labels, `writing` is the mean cross entropy of their tokens.
+        :raises ValueError: for labels without group, and for `merged_across` with gradient checkpointing.
         """
         if labels is not None and group is None:
             msg = "labels are given without group, the question of each row"
+            raise ValueError(msg)
+        if merged_across and self.training and self.encoder.is_gradient_checkpointing:
+            msg = f"merged_across is {merged_across}, but with gradient checkpointing it would be undone; expected 0"
             raise ValueError(msg)
         out: SplitOutput = super().forward(input_ids, attention_mask, token_type_ids, **inputs)
         if labels is None or group is None:

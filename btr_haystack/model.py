@@ -527,20 +527,18 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         where = hub_arguments(kwargs)
         base = AutoConfig.from_pretrained(str(folder), **where)
         if isinstance(base, BTRConfig):
-            stored = base.stored_bits if bits is not None and (base.stored_bits or 0) <= bits else None
-            kept: dict[str, Any] = {
-                "k": k,
-                "bits": bits,
-                "stored_bits": stored,
-                "word_match": base.word_match and k > 0,
-            }
-            if k in (0, base.encoder.num_hidden_layers - 1):
-                kept["kept_share"] = 1.0  # no layer is left to drop windows before
+            kept: dict[str, Any] = {"k": k, "bits": bits, "word_match": base.word_match and k > 0}
+            code = (settings or {}).get("code", base.code)
+            other_codes = (base.k, base.bits, base.code) != (k, bits, code)
+            if other_codes:
+                kept["stored_bits"] = None  # new codes have not learnt to be cut
+            if base.k != k:
+                kept["kept_share"] = 1.0  # nor has this layer learnt to look ahead, or none is left to drop windows
             changed = base.to_dict() | kept | (settings or {})
             changed.pop("model_type", None)
             config = BTRConfig(**changed)
             model = cls.from_pretrained(str(folder), config=config, ignore_mismatched_sizes=True, **kwargs)
-            if model.binariser is not None and (base.k, base.bits, base.code) != (config.k, config.bits, config.code):
+            if model.binariser is not None and other_codes:
                 model._init_weights(model.binariser)  # codes of another split mean nothing here
             return model
         if getattr(base, "feed_forward_proj", None) == "gated-gelu":  # the same function, fused

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -16,8 +17,10 @@ from pathlib import Path
 import pytest
 from conftest import SENTENCES, passage
 from haystack import Document
+from safetensors.torch import load_file, save_file
 
 from btr_cli import ask, corpus, demo, evaluate, pipelines, train
+from btr_cli.answers import Answer
 from btr_cli.main import main
 from btr_haystack import default_model_path
 from btr_haystack.default import DEFAULT_MODEL
@@ -258,6 +261,10 @@ class TestDemo:
         assert "btr-haystack[compare]" in refused("demo")
 
 
+def said(number, text, score=1.0):
+    return Answer("reader", False, "gold", number, str(number), text, score, 1.0, 0, 1)
+
+
 class TestEvaluate:
     def test_figures(self, btr, squad_file, split_reader, plain_reader, tmp_path):
         figures = tmp_path / "figures.json"
@@ -276,6 +283,45 @@ class TestEvaluate:
             assert row["questions"] == 3
             assert 0 <= row["em"] <= row["f1"] <= 100
             assert row["ms"] > 0
+            assert row["passages"] == {"gold": 1, "open": 2}[row["task"]]
+            assert (row["bytes_a_token"] is None) == row["teacher"]
+        assert figures.with_suffix(".md").read_text().count("| gold |") == 2
+
+    def test_a_run_that_was_broken_off_goes_on(self, btr, refused, squad_file, split_reader, tmp_path, monkeypatch):
+        figures, journal = tmp_path / "figures.json", tmp_path / "figures.answers.jsonl"
+        model = tmp_path / "model"
+        shutil.copytree(split_reader(), model)
+        given = ("evaluate", squad_file, "--model", model, "--top-k", 2, "--output", figures)
+        assert btr(*given)[0] == 0
+        first, lines = json.loads(figures.read_text()), journal.read_text().splitlines()
+        assert len(lines) == 1 + 2 * 3
+        journal.write_text("\n".join([*lines[:3], lines[3][:30]]))
+        monkeypatch.setattr(evaluate, "best", lambda outputs: ("something else", 0.0))
+        assert btr(*given)[0] == 0
+        texts = [json.loads(line)["text"] for line in journal.read_text().splitlines()[1:]]
+        assert texts == [*(json.loads(line)["text"] for line in lines[1:3]), *["something else"] * 4]
+        monkeypatch.undo()
+        journal.write_text("\n".join(lines) + "\n")
+        assert btr(*given)[0] == 0
+        assert json.loads(figures.read_text())["rows"][0]["ms"] == first["rows"][0]["ms"]  # nothing was asked again
+        assert "holds answers of another run" in refused(*given, "--kept-share", 0.5)
+        weights = load_file(model / "model.safetensors")
+        save_file({name: weight * 1.5 for name, weight in weights.items()}, model / "model.safetensors")
+        assert "holds answers of another run" in refused(*given)
+
+    def test_a_model_as_its_own_teacher(self, btr, squad_file, split_reader, tmp_path):
+        """The teacher has none of the knobs."""
+        figures, model = tmp_path / "figures.json", split_reader(k=1, bits=24)
+        given = ("--model", model, "--teacher", model, "--mode", "open", "--output", figures)
+        sizes = []
+        for bits in (24, 0):
+            assert btr("evaluate", squad_file, *given, "--bits", bits)[0] == 0
+            whole, cut = json.loads(figures.read_text())["rows"]
+            assert (whole["teacher"], cut["teacher"]) == (True, False)
+            assert whole["bytes_a_token"] is None
+            sizes.append(cut["bytes_a_token"])
+            figures.with_suffix(".answers.jsonl").unlink()
+        assert sizes[0] > sizes[1] + 2
 
     def test_written_figures(self, btr, squad_file, generative, seq2seq, tmp_path):
         figures = tmp_path / "figures.json"
@@ -292,9 +338,9 @@ class TestEvaluate:
 
     def test_a_perfect_reader_and_a_mute_one(self, squad_file):
         asked = evaluate.drawn(read_squad(squad_file), None, 0)
-        perfect = evaluate.score(asked, lambda one: (one[1].answers[0][0], 1.0), "")
+        perfect = evaluate.score(asked, [said(number, one[1].answers[0][0]) for number, one in enumerate(asked)])
         assert (perfect["questions"], perfect["em"], perfect["f1"]) == (3, 100, 100)
-        mute = evaluate.score(asked, lambda one: ("", 0.0), "")
+        mute = evaluate.score(asked, [said(number, "") for number in range(3)])
         assert (mute["em"], mute["f1"]) == (0, 0)
 
     def test_a_teacher_that_is_always_wrong(self, btr, squad_file, split_reader, plain_reader, monkeypatch):
@@ -313,9 +359,11 @@ class TestEvaluate:
         assert (row["questions"], row["unanswerable"]) == (4, 1)
         assert 25 <= row["em"] <= row["f1"] <= 100  # to say nothing at all is right once in four
         asked = evaluate.drawn(read_squad(squad_file), None, 0, unanswerable=True)
-        sure = evaluate.score_with_threshold(
-            asked, lambda one: (one[1].answers[0][0], 0.8) if one[1].answers else ("nonsense", 0.2), ""
-        )
+        answers = [
+            said(number, one[1].answers[0][0], 0.8) if one[1].answers else said(number, "nonsense", 0.2)
+            for number, one in enumerate(asked)
+        ]
+        sure = evaluate.score_with_threshold(asked, answers)
         assert (sure["em"], sure["f1"], sure["f1_threshold"]) == (100, 100, 0.8)
 
     def test_samples(self, squad_file):

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import SENTENCES
-from haystack import Document
+from haystack import Document, GeneratedAnswer
 from transformers import AutoTokenizer
 
 from btr_cli import tasks
@@ -40,7 +40,7 @@ def settings_for(task, data, models, **changes):
 def test_found_answers(nq, split_reader, plain_reader, tmp_path):
     data, passages = nq
     output, teacher = tmp_path / "figures.json", str(plain_reader("bert"))
-    settings = settings_for("nq", data, [teacher, split_reader()], teacher=teacher, passages=str(passages))
+    settings = settings_for("nq", data, [split_reader()], teacher=teacher, passages=str(passages))
     rows = evaluate_task(settings, output)
     assert [row["teacher"] for row in rows] == [True, False]
     for row in rows:
@@ -58,7 +58,7 @@ def test_what_counts_as_right(nq, split_reader, monkeypatch, tmp_path):
     data, passages = nq
     settings = settings_for("nq", data, [split_reader()], passages=str(passages))
     monkeypatch.setattr(tasks.BTRReader, "run", lambda self, query, documents: {
-        "answers": [type("Answer", (), {"data": "the Oslo!"})], "cache": {"hits": 1, "misses": 2},
+        "answers": [GeneratedAnswer("the Oslo!", query, documents, {"score": 0.0})], "cache": {"hits": 1, "misses": 2},
     })  # fmt: skip
     [row] = evaluate_task(settings, None)
     assert row["value"] == 50
@@ -92,6 +92,35 @@ def test_written_answers(task, nq, generative, tmp_path):
     assert {name: getattr(reader, name) for name in knobs} == knobs
     assert reader.token_store.merged_share == 0.3
     assert evaluate_task(merging, tmp_path / "merged.json")[0]["bytes_a_token"] < row["bytes_a_token"]
+
+
+@pytest.mark.parametrize("task", ["triviaqa", "webquestions"])
+def test_questions_without_passages(task, nq, split_reader, tmp_path):
+    """TriviaQA and WebQuestions in their own formats, over passages as DPR cuts them."""
+    data = tmp_path / "questions.json"
+    if task == "triviaqa":
+        answer = {"Value": "Oslo", "Aliases": ["Oslo", "Kristiania"]}
+        one = {"Question": "What is the capital of Norway?", "QuestionId": "tc_1", "Answer": answer}
+        data.write_text(json.dumps({"Data": [one]}))
+    else:
+        one = {"utterance": "what is the capital of norway?", "targetValue": '(list (description "Oslo"))'}
+        data.write_text(json.dumps([one]))
+    model = split_reader()
+    [row] = evaluate_task(settings_for(task, data, [model], passages=str(nq[1])), tmp_path / "figures.json")
+    assert (row["task"], row["metric"], row["questions"], row["passages"]) == (task, "EM", 1, 3)
+    [_, line] = (tmp_path / "figures.answers.jsonl").read_text().splitlines()
+    assert row["value"] == 100 * (json.loads(line)["text"].lower() in {"oslo", "kristiania"})
+
+
+def test_a_model_as_its_own_teacher_and_ids_that_come_twice(nq, split_reader, tmp_path):
+    data = tmp_path / "twice.jsonl"
+    data.write_text("".join(json.dumps({"id": "1", "question": q, "answer": a}) + "\n" for q, a in QUESTIONS))
+    model = split_reader(k=1, bits=24)
+    settings = settings_for("nq", data, [model], teacher=str(model), passages=str(nq[1]), knobs={"kept_share": 0.5})
+    rows = evaluate_task(settings, tmp_path / "figures.json")
+    assert [row["teacher"] for row in rows] == [True, False]
+    lines = [json.loads(line) for line in (tmp_path / "figures.answers.jsonl").read_text().splitlines()[1:]]
+    assert [(line["teacher"], line["number"]) for line in lines] == [(True, 0), (True, 1), (False, 0), (False, 1)]
 
 
 def test_only_the_words_are_written(generative):

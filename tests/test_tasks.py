@@ -112,14 +112,15 @@ FEVER = {
         "Mogadishu -LRB- -LSB- maqadi\u02d0\u0283u\u02d0 -RSB- ; \u0645\u0642\u062f -RRB- -LCB- -RCB-",
     ],
 }
+EVIDENCE = (
+    "The United Nations ( UN ) is an intergovernmental organization . "
+    "Mogadishu ( [ maqadi\u02d0\u0283u\u02d0 ] ; \u0645\u0642\u062f ) { }"
+)
 FEVER_ITEM = Item(
     "1",
     FEVER["claim"],
     ("SUPPORTS",),
-    (
-        "The United Nations ( UN ) is an intergovernmental organization .",
-        "Mogadishu ( [ maqadi\u02d0\u0283u\u02d0 ] ; \u0645\u0642\u062f ) { }",
-    ),
+    (EVIDENCE,),
 )
 MMLU = """\
 "As of 2015, since 1990 forests have ____ in Europe and have ____ in Africa.","increased, increased","increased, decreased","decreased, increased",both,B

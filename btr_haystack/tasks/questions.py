@@ -161,8 +161,8 @@ def read_fever(path: str | Path) -> list[Item]:
     """
     Read FEVER: a line `{"claim": "...", "label": "SUPPORTS", "evidence": ["...", ...]}` for each claim.
 
-    The sentences of the evidence become passages, with "-LRB-" and the like turned back into brackets. The files of
-    fever.ai name pages and lines in place of sentences: their claims have no passages.
+    The sentences of a claim's evidence become one passage, with "-LRB-" and the like turned back into brackets. The
+    files of fever.ai name pages and lines in place of sentences: their claims have no passage.
 
     :param path: The file, plain or compressed with gzip.
     :returns: The claims in the order of the file, the label being the only answer; the id is the file's own, or else
@@ -179,7 +179,8 @@ def read_fever(path: str | Path) -> list[Item]:
             raise DataError(msg)
         evidence = value_of(entry, "evidence", list, place) if "evidence" in entry else []
         sentences = texts_of([one for one in evidence if not isinstance(one, list)], "evidence", place)
-        passages = tuple(map(_with_brackets, sentences))
+        passage = " ".join(map(_with_brackets, sentences))
+        passages = (passage,) if passage.strip() else ()
         items.append(Item(_id_of(entry, "id", number, place), claim, (label.upper(),), passages))
     return _some(path, items)
 

@@ -140,7 +140,11 @@ class ReaderTrainer(Trainer):
         places = places_of(inputs, self.frame, null_first=unwrapped.family.null_first, pad=self.pad)
         given: dict[str, Any] = {}
         if self.weights.writing:
-            given |= {"group": inputs["group"], "labels": inputs["labels"], "merged_across": self.merged_across}
+            given |= {
+                "group": inputs["group"],
+                "labels": inputs["labels"],
+                "merged_across": self.merged_across * model.training,
+            }
         if unwrapped.config.k == 0:
             given |= {"input_ids": places.ids, "attention_mask": places.mask, "token_type_ids": places.segments}
         else:
@@ -191,7 +195,11 @@ class ReaderTrainer(Trainer):
 
     @torch.no_grad()
     def _ask_teacher(self, places: Places) -> list[Tensor]:
-        """The teacher's start and end logits, last states, and the attention that each token gets from the question."""
+        """
+        The teacher's start and end logits, last states, and the attention that each token gets from the question.
+
+        The attention of a T5 teacher is without its relative bias: what a token says counts, not where it stands.
+        """
         teacher = self.teacher
         if teacher is None:
             msg = "this stage has no teacher"

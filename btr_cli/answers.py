@@ -1,0 +1,168 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Answers as they come, kept so that an evaluation that was broken off goes on; and tables of what they are worth."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from haystack import ExtractedAnswer
+from rich.markup import escape
+from rich.table import Table
+from transformers.utils import cached_file
+
+from btr_haystack.errors import DataError
+from btr_haystack.int8 import WEIGHTS_FILE
+
+Key = tuple[str, bool, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    One question answered.
+
+    :param model: folder or hub id.
+    :param teacher: whether the model stands in as the teacher, with none of the knobs.
+    :param task: what it was asked for.
+    :param number: of the question, from 0.
+    :param id: of the question, in its file.
+    :param text: what was said, empty for nothing.
+    :param score: the reader's.
+    :param ms: milliseconds that it took.
+    :param hits: passages that came from the store.
+    :param passages: that were read.
+    """
+
+    model: str
+    teacher: bool
+    task: str
+    number: int
+    id: str
+    text: str
+    score: float
+    ms: float
+    hits: int
+    passages: int
+
+    @property
+    def key(self) -> Key:
+        """Which question it answers, and by whom."""
+        return self.model, self.teacher, self.task, self.number
+
+
+class Journal:
+    """
+    Answers in a file, a line each.
+
+    :param path: the file; None keeps them in memory.
+    :param head: what the answers depend on; the first line of the file tells it.
+    :raises DataError: where the file has answers of other settings, or is damaged elsewhere than in its last line.
+    """
+
+    def __init__(self, path: Path | None, head: dict[str, Any]) -> None:
+        self.path = path
+        self.done: dict[Key, Answer] = {}
+        first = json.dumps(head)
+        if path is None:
+            return
+        if not path.exists():
+            path.write_text(first + "\n", encoding="utf-8")
+            return
+        found, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        if found != first:
+            msg = f"{path} holds answers of another run ({found:.160}); expected {first}: move it away"
+            raise DataError(msg)
+        whole = [first]
+        for number, line in enumerate(lines, 2):
+            try:
+                answer = Answer(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                if number <= len(lines):
+                    msg = f"{path}, line {number}: not an answer: {line:.80}"
+                    raise DataError(msg) from error
+                continue  # the run was broken off in the middle of it
+            self.done[answer.key] = answer
+            whole.append(line)
+        path.write_text("\n".join(whole) + "\n", encoding="utf-8")
+
+    def add(self, answer: Answer) -> None:
+        """Keep one answer."""
+        self.done[answer.key] = answer
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(answer)) + "\n")
+
+
+def journal_beside(output: Path | None, settings: dict[str, Any], asked: list[Any], models: list[str]) -> Journal:
+    """
+    The journal of an evaluation, beside its figures.
+
+    :param output: file of the figures; None for a journal in memory.
+    :param settings: of the run.
+    :param asked: the questions; answers to others are refused, as are those of other weights.
+    :param models: folders or hub ids.
+    """
+    if output is None:
+        return Journal(None, {})
+    questions = hashlib.blake2b("\n".join(map(repr, asked)).encode("utf-8", "replace"), digest_size=8).hexdigest()
+    weights = {Path(model).name: _weights(model) for model in models}
+    return Journal(output.with_suffix(".answers.jsonl"), settings | {"questions": questions, "weights": weights})
+
+
+def _weights(model: str) -> str | None:
+    """Digest of a model's weights, so that those of the same name that were trained on are known apart."""
+    try:
+        path = cached_file(model, WEIGHTS_FILE, _raise_exceptions_for_missing_entries=False)
+    except OSError:
+        return None
+    if path is None:
+        return None
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+
+
+def best(outputs: dict[str, Any]) -> tuple[str, float]:
+    """The text of a reader's first answer and its score; the empty text where there is none."""
+    if not outputs["answers"]:
+        return "", -math.inf
+    first = outputs["answers"][0]
+    return first.data or "", first.score if isinstance(first, ExtractedAnswer) else first.meta["score"]
+
+
+def means(answers: list[Answer]) -> dict[str, Any]:
+    """What answers have in common: how many, milliseconds and passages a question, share that came from the store."""
+    count, passages = max(len(answers), 1), sum(answer.passages for answer in answers)
+    return {
+        "questions": len(answers),
+        "ms": sum(answer.ms for answer in answers) / count,
+        "passages": passages / count,
+        "hits": sum(answer.hits for answer in answers) / max(passages, 1),
+    }
+
+
+def bytes_a_token(reader: Any) -> float | None:
+    """Everything counted; None for a reader that keeps nothing, or has not read anything in this run."""
+    if reader.token_store is None or not reader.token_store.count_documents():
+        return None
+    found: float = reader.token_store.report().bytes_per_token
+    return found
+
+
+def as_table(columns: tuple[str, ...], lines: list[tuple[str, ...]], title: str) -> Table:
+    """Figures for people."""
+    table = Table(*columns, title=escape(title))
+    for line in lines:
+        table.add_row(*map(escape, line))
+    return table
+
+
+def as_markdown(columns: tuple[str, ...], lines: list[tuple[str, ...]], title: str) -> str:
+    """Figures for a README."""
+    rows = [columns, ("---",) * len(columns), *lines]
+    return f"{title}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
