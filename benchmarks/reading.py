@@ -40,6 +40,8 @@ from haystack_integrations.components.readers.btr._read_through import ReadThrou
 from haystack_integrations.components.readers.transformers import TransformersExtractiveReader
 
 PASSAGES = (1, 10, 40, 100)
+BATCHES = (1, 4, 16)  # questions put to the same passages at once
+BATCHED = 40  # passages
 STAGES = (
     ("store and unpacking", ReadThrough, "fetch"),
     ("question", SplitReader, "_question"),
@@ -77,9 +79,12 @@ def main() -> None:
             row = compare(ours, theirs, found, options.repeats)
             rows.append({"passages": count, **row, "parts_ms": parts(ours, found)})
             print_row(rows[-1])
+        batches = {count: per_question(ours, documents, count, options.repeats) for count in BATCHES}
+        for count, ms in batches.items():
+            print(f"{count:4d} questions to the same {BATCHED} passages: {ms:.1f} ms a question", flush=True)
         kept = store.reader.model.config.kept_share if options.kept_share is None else options.kept_share
         figures = {"machine": machine(), "threads": torch.get_num_threads(), "device": options.device}
-        figures |= {"kept_share": kept, "rows": rows}
+        figures |= {"kept_share": kept, "rows": rows, "batch_ms_a_question": batches}
         report = store.report()
         figures["bytes_a_token"] = report.bytes_per_token
         figures["float32_bytes_a_token"] = report.float32_bytes_per_token
@@ -114,6 +119,20 @@ def compare(ours: Any, theirs: Any, found: list[tuple[str, list[Document]]], rep
         "times_faster": statistics.median(theirs / ours for ours, _, theirs in times),
         "times_faster_hot": statistics.median(theirs / ours for _, ours, theirs in times),
     }
+
+
+def per_question(reader: BTRReader, documents: list[Document], count: int, repeats: int) -> float:
+    """Median milliseconds a question, so many put at once to the same passages."""
+    shipped = [one["question"] for one in shipped_questions()]
+    questions = [shipped[number % len(shipped)] for number in range(count)]
+    [(_, passages)] = retrieved(documents, questions[:1], BATCHED)
+    seconds = []
+    for _ in range(repeats + 1):
+        wait(reader)
+        start = time.perf_counter()
+        reader.read_batch(questions, passages)
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(seconds[1:]) / count
 
 
 def forget(reader: BTRReader) -> None:

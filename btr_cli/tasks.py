@@ -6,8 +6,9 @@
 
 import json
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +106,13 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     for model, teacher in asked_of:
         reader = reader_of(model, settings, teacher=teacher)
         reader.warm_up()
+        tokenizer = AutoTokenizer.from_pretrained(model)
         answers = []
         for number, item in enumerate(track(items, description=f"{settings.task} {Path(model).name}")):
             key = (model, teacher, settings.task, number)
             if key not in journal.done:
-                journal.add(answered(reader, retriever, item, settings.top_k, key))
+                query = fitting(item, settings.prompt, reader.max_seq_length // 2, tokenizer) if item.choices else None
+                journal.add(answered(reader, retriever, item, query or question_of(item), settings.top_k, key))
             answers.append(journal.done[key])
         value = sum(task.metric(answer.text, item) for answer, item in zip(answers, items, strict=True))
         row = means(answers) | {"value": 100 * value / max(len(items), 1), "metric": task.metric_name}
@@ -179,15 +182,39 @@ def one_of(words: Sequence[str], tokenizer: Any) -> Callable[[int, Tensor], list
     return allowed
 
 
+def fitting(item: Item, prompt: str, room: int, tokenizer: Any) -> str:
+    """
+    What is asked, without the first words of a question that is too long: its choices stand behind it.
+
+    :param item: a question with choices.
+    :param prompt: around "{query}".
+    :param room: most tokens of it all, as the reader cuts it.
+    :param tokenizer: the model's.
+    """
+    words = item.question.split()
+
+    def asked(dropped: int) -> str:
+        return question_of(replace(item, question=" ".join(words[dropped:]))) if dropped else question_of(item)
+
+    def fits(dropped: int) -> bool:
+        return len(tokenizer(prompt.replace("{query}", asked(dropped)), verbose=False)["input_ids"]) <= room
+
+    return asked(bisect_left(range(len(words)), True, key=fits))
+
+
 def answered(
-    reader: Reader, retriever: InMemoryBM25Retriever, item: Item, top_k: int, key: tuple[str, bool, str, int]
+    reader: Reader,
+    retriever: InMemoryBM25Retriever,
+    item: Item,
+    query: str,
+    top_k: int,
+    key: tuple[str, bool, str, int],
 ) -> Answer:
     """
     One question: its own passages first, then what BM25 finds, `top_k` in all.
 
     Reading alone is timed: a store is given the passages before, as an indexing pipeline does.
     """
-    query = question_of(item)
     own = [Document(content=text) for text in item.passages]
     found = retriever.run(query=item.question)["documents"]
     documents = [*own, *(one for one in found if one.content not in item.passages)][:top_k]

@@ -511,6 +511,8 @@ def test_a_model_says_how_many_bits_are_stored(split_reader):
     for bits, expected in ((24, 16), (16, 16), (8, 8), (None, 0)):
         other = BTRForQuestionAnswering.from_reader(folder, k=1, bits=bits)
         assert other.config.kept_bits == expected
+    for k, bits, settings in ((2, 24, {}), (1, 30, {}), (1, 32, {"code": "sign"})):  # new codes cannot be cut
+        assert BTRForQuestionAnswering.from_reader(folder, k=k, bits=bits, settings=settings).config.kept_bits == bits
 
 
 def test_a_model_says_how_many_windows_are_read(split_reader):

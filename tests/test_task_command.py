@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from btr_cli import tasks
 from btr_cli.tasks import TaskSettings, evaluate_task
 from btr_haystack.errors import DataError
-from btr_haystack.tasks import TASKS
+from btr_haystack.tasks import TASKS, Item, question_of
 from haystack_integrations.components.readers.btr import BTRGenerativeReader
 
 QUESTIONS = [("what is the capital of norway", ["Oslo"]), ("who was awarded the nobel prize", ["Marie Curie", "Curie"])]
@@ -121,6 +121,19 @@ def test_a_model_as_its_own_teacher_and_ids_that_come_twice(nq, split_reader, tm
     assert [row["teacher"] for row in rows] == [True, False]
     lines = [json.loads(line) for line in (tmp_path / "figures.answers.jsonl").read_text().splitlines()[1:]]
     assert [(line["teacher"], line["number"]) for line in lines] == [(True, 0), (True, 1), (False, 0), (False, 1)]
+
+
+def test_long_questions_keep_their_choices(generative):
+    tokenizer = AutoTokenizer.from_pretrained(generative)
+    item = Item("law/1", "one two three four five " * 30 + "who is liable?", ("B",), (), ("he", "she", "it", "nobody"))
+    prompt = TASKS["mmlu"].prompt
+    asked = [tasks.fitting(item, prompt, room, tokenizer) for room in (2000, 120, 5)]
+    assert asked[0] == question_of(item)
+    for query in asked:
+        assert query.endswith("A. he\nB. she\nC. it\nD. nobody")
+    assert asked[1].splitlines()[0].endswith("five who is liable?")
+    assert len(tokenizer(prompt.replace("{query}", asked[1]))["input_ids"]) <= 120
+    assert asked[2].splitlines()[0] == ""  # nothing is left but the choices
 
 
 def test_only_the_words_are_written(generative):
