@@ -211,13 +211,14 @@ def answered(
     key: tuple[str, bool, str, int],
 ) -> Answer:
     """
-    One question: its own passages first, then what BM25 finds, `top_k` in all.
+    One question: what BM25 finds, `top_k` in all; its own passages stand in for the last where BM25 missed them.
 
     Reading alone is timed: a store is given the passages before, as an indexing pipeline does.
     """
-    own = [Document(content=text) for text in item.passages]
     found = retriever.run(query=item.question)["documents"]
-    documents = [*own, *(one for one in found if one.content not in item.passages)][:top_k]
+    missed = set(item.passages) - {document.content for document in found}
+    own = [Document(content=text) for text in item.passages if text in missed]
+    documents = [*found[: max(0, top_k - len(own))], *own][:top_k]
     store = reader.token_store
     hits = len(documents) - store.write_documents(documents) if store is not None else 0
     start = time.perf_counter()

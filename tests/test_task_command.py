@@ -70,7 +70,7 @@ def test_what_counts_as_right(nq, split_reader, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("task", ["fever", "mmlu"])
 def test_written_answers(task, nq, generative, tmp_path):
-    """Evidence that comes with a claim is read first; choices stand in the question."""
+    """Evidence that comes with a claim is read, found or not; choices stand in the question."""
     if task == "fever":
         data = tmp_path / "fever.jsonl"
         claim = {"claim": "Oslo is in Norway.", "label": "SUPPORTS", "evidence": ["Oslo -LRB- a town -RRB- is it ."]}
