@@ -14,7 +14,7 @@ from typing import Any
 from haystack import ExtractedAnswer
 from rich.markup import escape
 from rich.table import Table
-from transformers.utils import cached_file
+from transformers.utils import CONFIG_NAME, cached_file
 
 from btr_haystack.errors import DataError
 from btr_haystack.int8 import WEIGHTS_FILE
@@ -105,26 +105,27 @@ def journal_beside(output: Path | None, settings: dict[str, Any], asked: list[An
 
     :param output: file of the figures; None for a journal in memory.
     :param settings: of the run.
-    :param asked: the questions; answers to others are refused, as are those of other weights.
+    :param asked: the questions; answers to others are refused, as are those of models that have changed.
     :param models: folders or hub ids.
     """
     if output is None:
         return Journal(None, {})
     questions = hashlib.blake2b("\n".join(map(repr, asked)).encode("utf-8", "replace"), digest_size=8).hexdigest()
-    weights = {Path(model).name: _weights(model) for model in models}
-    return Journal(output.with_suffix(".answers.jsonl"), settings | {"questions": questions, "weights": weights})
+    versions = [(Path(model).name, _version(model)) for model in models]
+    return Journal(output.with_suffix(".answers.jsonl"), settings | {"questions": questions, "models": versions})
 
 
-def _weights(model: str) -> str | None:
-    """Digest of a model's weights, so that those of the same name that were trained on are known apart."""
-    try:
-        path = cached_file(model, WEIGHTS_FILE, _raise_exceptions_for_missing_entries=False)
-    except OSError:
-        return None
-    if path is None:
-        return None
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+def _version(model: str) -> str:
+    """Digest of a model's settings and weights, so that a model that was trained on, or set anew, is known apart."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in (CONFIG_NAME, WEIGHTS_FILE):
+        try:
+            path = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
+        except OSError:
+            path = None
+        if path is not None:
+            digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
 
 
 def best(outputs: dict[str, Any]) -> tuple[str, float]:
