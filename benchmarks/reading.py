@@ -128,7 +128,7 @@ def per_question(reader: BTRReader, documents: list[Document], count: int, repea
     [(_, passages)] = retrieved(documents, questions[:1], BATCHED)
     seconds = []
     for _ in range(repeats + 1):
-        wait(reader)
+        wait()
         start = time.perf_counter()
         reader.read_batch(questions, passages)
         seconds.append(time.perf_counter() - start)
@@ -155,12 +155,12 @@ def parts(reader: BTRReader, found: list[tuple[str, list[Document]]]) -> dict[st
 
     def clocked(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            wait(reader)
+            wait()
             start = time.perf_counter()
             try:
                 return call(*args, **kwargs)
             finally:
-                wait(reader)
+                wait()
                 spent[name] += time.perf_counter() - start
 
         return run
@@ -178,9 +178,9 @@ def parts(reader: BTRReader, found: list[tuple[str, list[Document]]]) -> dict[st
     return {name: 1e3 * statistics.median(seconds) for name, seconds in totals.items()}
 
 
-def wait(reader: BTRReader) -> None:
+def wait() -> None:
     """Until the GPU, where there is one, has done what it was told."""
-    if reader.token_store is not None and reader.token_store.reader.model.device.type == "cuda":
+    if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 

@@ -33,7 +33,7 @@ from transformers import AutoTokenizer, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.t5.modeling_t5 import T5LayerCrossAttention
 
-from benchmarks.reading import retrieved, timed
+from benchmarks.reading import retrieved, timed, wait
 from btr_cli.benchmark import machine
 from btr_cli.corpus import shipped_documents, shipped_questions
 from btr_haystack import BTRForConditionalGeneration, default_model_path
@@ -204,12 +204,6 @@ def clocked() -> Iterator[dict[str, float]]:
         for name, owner, method in STAGES:
             stack.enter_context(patch.object(owner, method, timing(name, getattr(owner, method))))
         yield spent
-
-
-def wait() -> None:
-    """Until the GPU, where there is one, has done what it was told."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     for model, teacher in asked_of:
         reader = reader_of(model, settings, teacher=teacher)
         reader.warm_up()
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model) if task.words else None
         answers = []
         for number, item in enumerate(track(items, description=f"{settings.task} {Path(model).name}")):
             key = (model, teacher, settings.task, number)
