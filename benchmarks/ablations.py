@@ -119,12 +119,15 @@ def main() -> None:
     parser.add_argument("--validation", type=float, default=0.02, help="share of the articles held out")
     parser.add_argument("--sample", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--writes", action="store_true", help="the base has a decoder, which is trained, too")
+    parser.add_argument("--writes", action="store_true", help="a decoder is trained, too: the base's, or --decoder's")
+    parser.add_argument("--decoder", help="model whose decoder the base gets")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if not options.writes and options.only == list(VARIANTS):
         options.only.remove("merged in training")
+    if options.decoder and not options.writes:
+        parser.error(f"--decoder is {options.decoder}, but nothing is written: give --writes, too")
     if not options.writes and "merged in training" in options.only:
         parser.error("'merged in training' changes what the decoder sees: give --writes, and a base that has one")
 
@@ -133,20 +136,21 @@ def main() -> None:
         steps=options.steps, groups=options.groups, learning_rate=options.learning_rate, optimizer="adamw",
         head_learning_rate=options.learning_rate, warmup=options.steps // 5, validation=options.validation,
         seed=options.seed, save_every=10**9, weights=Weights(writing=float(options.writes)),
+        decoder=checked_source(options.decoder) if options.decoder else None,
     )  # fmt: skip
     _, held_out = split_articles(read_squad(options.data), common.validation, common.seed)
     random.Random(options.seed).shuffle(held_out)  # noqa: S311
     asked = drawn(held_out, options.sample, options.seed)
     documents = [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in held_out)]
     task = retrieved(asked, documents, PASSAGES) if options.writes else gold(asked)
-    told: dict[str, Any] = {name: Path(getattr(options, name)).name for name in ("base", "data")}
+    told: dict[str, Any] = {name: Path(getattr(options, name) or "").name for name in ("base", "data", "decoder")}
     told |= {name: getattr(options, name) for name in ("steps", "groups", "learning_rate", "validation", "seed")}
     told |= {"writes": options.writes, "questions": len(task), "optimizer": common.optimizer, "warmup": common.warmup}
     rows: dict[str, Any] = {}
     if options.output and options.output.exists():
         before = json.loads(options.output.read_text())
         rows = before["rows"]
-        before.setdefault("writes", False)  # of figures made before there was a choice
+        before = {"writes": False, "decoder": ""} | before  # of figures made before there was a choice
         if differing := {name: (before.get(name), value) for name, value in told.items() if before.get(name) != value}:
             parser.error(
                 f"{options.output} has figures of other settings (there, here): {differing}; give another file"

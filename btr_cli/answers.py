@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from haystack import ExtractedAnswer
+from haystack import Document, ExtractedAnswer
 from rich.markup import escape
 from rich.table import Table
 from transformers.utils import CONFIG_NAME, cached_file
@@ -99,7 +99,9 @@ class Journal:
                 file.write(json.dumps(asdict(answer)) + "\n")
 
 
-def journal_beside(output: Path | None, settings: dict[str, Any], asked: list[Any], models: list[str]) -> Journal:
+def journal_beside(
+    output: Path | None, settings: dict[str, Any], asked: list[Any], models: list[str], searched: list[Document]
+) -> Journal:
     """
     The journal of an evaluation, beside its figures.
 
@@ -107,12 +109,17 @@ def journal_beside(output: Path | None, settings: dict[str, Any], asked: list[An
     :param settings: of the run.
     :param asked: the questions; answers to others are refused, as are those of models that have changed.
     :param models: folders or hub ids.
+    :param searched: the documents that passages are found among.
     """
     if output is None:
         return Journal(None, {})
-    questions = hashlib.blake2b("\n".join(map(repr, asked)).encode("utf-8", "replace"), digest_size=8).hexdigest()
     versions = [(Path(model).name, _version(model)) for model in models]
-    return Journal(output.with_suffix(".answers.jsonl"), settings | {"questions": questions, "models": versions})
+    known_by = {"questions": _digest(asked), "searched": _digest([one.content for one in searched])}
+    return Journal(output.with_suffix(".answers.jsonl"), settings | known_by | {"models": versions})
+
+
+def _digest(items: list[Any]) -> str:
+    return hashlib.blake2b("\n".join(map(repr, items)).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def _version(model: str) -> str:
@@ -147,12 +154,26 @@ def means(answers: list[Answer]) -> dict[str, Any]:
     }
 
 
-def bytes_a_token(reader: Any) -> float | None:
-    """Everything counted; None for a reader that keeps nothing, or has not read anything in this run."""
-    if reader.token_store is None or not reader.token_store.count_documents():
+def bytes_a_token(reader: Any, row: dict[str, Any], output: Path | None) -> float | None:
+    """
+    What a reader's store takes, in memory without a file's index and pages.
+
+    :param reader: a BTR reader.
+    :param row: its other figures.
+    :param output: figures of an earlier run, which count where the store is empty: all answers were there already.
+    :returns: bytes a token; None for a reader that keeps nothing.
+    """
+    if reader.token_store is None:
         return None
-    found: float = reader.token_store.report().bytes_per_token
-    return found
+    if reader.token_store.count_documents():
+        found: float = reader.token_store.report().bytes_per_token
+        return found
+    try:
+        before = json.loads(output.read_text(encoding="utf-8"))["rows"] if output else []
+    except (OSError, ValueError, KeyError, TypeError):  # there are none
+        return None
+    same = ("task", "model", "teacher")
+    return next((one.get("bytes_a_token") for one in before if all(one.get(key) == row[key] for key in same)), None)
 
 
 def as_table(columns: tuple[str, ...], lines: list[tuple[str, ...]], title: str) -> Table:

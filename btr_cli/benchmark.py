@@ -65,6 +65,9 @@ def benchmark(
         list[str] | None, typer.Option(help="In which the reader computes: float32, bfloat16, float16, int8; again.")
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Questions, drawn with the seed.")] = 300,
+    open_sample: Annotated[
+        int | None, typer.Option(min=1, help="Questions of the open task; default: as sample.")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Passages retrieved in the open task.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
@@ -85,25 +88,31 @@ def benchmark(
         raise ValueError(msg)
     source, taught = checked_source(model), checked_source(teacher)
     config = AutoConfig.from_pretrained(source)
-    if not isinstance(config, BTRConfig):
-        msg = f"{model} is a model of type {config.model_type}; expected a BTR model, whose passages can be kept"
+    if not isinstance(config, BTRConfig) or not config.k or not config.bits:
+        kind = "reads jointly, or has no bits" if isinstance(config, BTRConfig) else f"is of type {config.model_type}"
+        msg = f"{model} {kind}; expected a BTR model, whose passages can be kept"
         raise ModelError(msg)
+    refuse_unreadable(bits or [], kept_share or [], config.bits)
+    if plot:
+        pyplot()
+    ordinary = ordinary_reader(source)
     paragraphs = read_squad(data)
     asked = drawn(paragraphs, sample, seed)
     if not asked:
         msg = f"{data} holds no question with an answer"
         raise DataError(msg)
     documents = [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in paragraphs)]
-    tasks: dict[str, Task] = {"gold": gold(asked), "open": retrieved(asked, documents, top_k)}
+    searched = drawn(paragraphs, open_sample or sample, seed)
+    tasks: dict[str, Task] = {"gold": gold(asked), "open": retrieved(searched, documents, top_k)}
     base = {name: score(BTRReader(taught, **ANSWERS), task, f"teacher, {name}") for name, task in tasks.items()}
-    ordinary_ms = milliseconds(ordinary_reader(source), tasks["open"][:TIMED])
+    ordinary_ms = milliseconds(ordinary, tasks["open"][:TIMED])
     asked_for = {
         "bits": bits, "coded_share": coded_share, "kept_share": kept_share, "second_read": second_read, "dtype": dtype,
     }  # fmt: skip
     own = Setting(config.kept_bits, config.coded_share, config.kept_share)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for one in settings_of(own, asked_for, every=config.bits or 0, pareto=pareto):
+        for one in settings_of(own, asked_for, every=config.bits, pareto=pareto):
             coded = one.coded_share
             with BinaryTokenStore(
                 source, f"sqlite:///{folder}/{coded}.db", bits=config.bits, coded_share=coded
@@ -129,12 +138,46 @@ def benchmark(
                     | {"ms": ours_ms, "times_faster": ordinary_ms / ours_ms}
                 )
     Console().print(as_table(rows, base))
-    results = {"data": data.name, "questions": len(asked), "seed": seed, "top_k": top_k, "model": Path(source).name}
+    counts = {name: len(task) for name, task in tasks.items()}
+    results = {"data": data.name, "questions": counts, "seed": seed, "top_k": top_k, "model": Path(source).name}
     results |= {"machine": machine(), "teacher": base, "ordinary_ms": ordinary_ms, "rows": rows}
     if output:
         output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if plot:
-        draw(rows, len(asked), plot)
+        draw(rows, counts, plot)
+
+
+def refuse_unreadable(bits: list[int], kept_share: list[float], every: int) -> None:
+    """
+    Refuse, before any work, what a store or a reader would.
+
+    :param bits: asked for.
+    :param kept_share: asked for.
+    :param every: bits of a whole code.
+    """
+    if wrong := [count for count in bits if count > every]:
+        msg = f"bits is {wrong[0]}; expected 0 to {every}, the bits of a code of this model"
+        raise ValueError(msg)
+    if unread := [share for share in kept_share if not 0 < share <= 1]:
+        msg = f"kept_share is {unread[0]}; expected a share above 0 and up to 1"
+        raise ValueError(msg)
+
+
+def pyplot() -> Any:
+    """
+    Matplotlib's, drawing to files.
+
+    :raises ImportError: without matplotlib.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        msg = "the picture needs matplotlib: pip install 'btr-haystack[plot]'"
+        raise ImportError(msg) from error
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    return plt
 
 
 @dataclass(frozen=True)
@@ -250,24 +293,16 @@ def as_table(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) -> T
     return table
 
 
-def draw(rows: list[dict[str, Any]], questions: int, path: Path) -> None:
+def draw(rows: list[dict[str, Any]], questions: dict[str, int], path: Path) -> None:
     """
     Accuracy kept against bytes a token, of the settings of the store, and against speed, of those of the reader.
 
     The title tells how far chance may move the shares: the F1 of one question differs by about 0.4 between readers.
+    `questions` counts those of each task.
 
     A setting stands in it that differs from the first one in what is stored, or in one thing of the reader's.
-
-    :raises ImportError: without matplotlib.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        msg = "the picture needs matplotlib: pip install 'btr-haystack[plot]'"
-        raise ImportError(msg) from error
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     figure, (storage, speed) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
     base = rows[0]
     stored = [row for row in rows if all(row[knob] == base[knob] for knob in KNOBS[2:])]
@@ -296,7 +331,8 @@ def draw(rows: list[dict[str, Any]], questions: int, path: Path) -> None:
             place = (row["times_faster"], 100 * row["open_of_teacher"])
             speed.annotate(note, place, (5, 4), textcoords="offset points")
     speed.set(xlabel="times faster than the ordinary reader")
-    figure.suptitle(f"{questions} questions: shares uncertain by about {40 / questions**0.5:.0f} %", fontsize=9)
+    chance = [f"{count} questions {task}: ± {40 / count**0.5:.0f} %" for task, count in questions.items()]
+    figure.suptitle(f"uncertainty of the shares, {', '.join(chance)}", fontsize=9)
     for axes in (storage, speed):
         axes.axhline(100, color="grey", linewidth=0.8)
         axes.legend(frameon=False, fontsize=8)

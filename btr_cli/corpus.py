@@ -4,16 +4,15 @@
 
 """Documents to try things with: the shipped Wikipedia passages, or a file of the user's."""
 
-import gzip
 import json
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
 from haystack import Document
 
 from btr_haystack.errors import DataError, FingerprintError
+from btr_haystack.files import parsed, read_lines
 from haystack_integrations.components.readers.btr import BinaryTokenStore
 
 
@@ -30,25 +29,14 @@ def read_documents(path: Path) -> list[Document]:
     :param path: the file.
     :raises DataError: where the file or a line cannot be read, names the line; and where there is no document at all.
     """
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise DataError(msg) from error
     documents = []
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON may hold its other line ends
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            content = entry["text"] if "text" in entry else entry["content"]
-            title = entry.get("title") or ""
-            document = Document(content=content, meta={"title": str(title)})
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    for number, line in read_lines(path):
+        entry = parsed(line, path, number)
+        text = entry.get("text", entry.get("content")) if isinstance(entry, dict) else None
+        if not isinstance(text, str):
             msg = f'{path}, line {number}: expected a JSON object with "text" and, if any, "title"; got {line[:80]!r}'
-            raise DataError(msg) from error
-        documents.append(document)
+            raise DataError(msg)
+        documents.append(Document(content=text, meta={"title": str(entry.get("title") or "")}))
     if not documents:
         msg = f"{path} holds no documents"
         raise DataError(msg)

@@ -15,12 +15,10 @@ import typer
 from haystack import Document
 from rich.console import Console
 from rich.progress import track
-from transformers import AutoConfig
 
 from btr_cli.answers import Answer, Journal, as_markdown, as_table, best, bytes_a_token, journal_beside, means
-from btr_cli.pipelines import checked_source, put_question, question_pipeline, sampled
-from btr_cli.tasks import TaskSettings, evaluate_task
-from btr_haystack.config import BTRConfig
+from btr_cli.pipelines import checked_source, keeps, put_question, question_pipeline, sampled
+from btr_cli.tasks import MEMORY, TaskSettings, evaluate_task
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
 from btr_haystack.merge import MOST_MERGED
@@ -35,6 +33,7 @@ Ask = Callable[[Asked], dict[str, Any]]  # gives a reader's outputs
 
 TASKS = ("gold", "open", "no-answer")
 LONGEST_ANSWER = 30
+TOP_K = 10
 COLUMNS = (
     "task",
     "model",
@@ -64,7 +63,7 @@ def evaluate(
         int | None, typer.Option(min=1, help="Questions of the open task; default: as sample.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
-    top_k: Annotated[int, typer.Option(min=1, help="Passages retrieved in the open task.")] = 10,
+    top_k: Annotated[int, typer.Option(min=1, help="Passages retrieved in the open task.")] = TOP_K,
     max_answer_length: Annotated[
         int, typer.Option(min=0, help="Most tokens of an answer; 0: no limit.")
     ] = LONGEST_ANSWER,
@@ -142,8 +141,15 @@ def evaluate(
     if retrieval_weight and mode in ("gold", "no-answer"):
         msg = f"--retrieval-weight is {retrieval_weight}, but nothing is retrieved in mode {mode}"
         raise ValueError(msg)
+    for option, given in {"--open-sample": open_sample, "--top-k": top_k != TOP_K}.items():
+        if given and task == "squad" and mode in ("gold", "no-answer"):
+            msg = f"{option} has no meaning in mode {mode}, in which nothing is retrieved"
+            raise ValueError(msg)
     if second_read and not teacher:
         msg = f"--second-read is {second_read}, but there is no --teacher to read again"
+        raise ValueError(msg)
+    if output and output.suffix in (".md", ".jsonl"):
+        msg = f"--output is {output}, but a table and answers are written beside it, as .md and .jsonl; expected .json"
         raise ValueError(msg)
     if output and not output.parent.is_dir():
         msg = f"{output.parent}: no such folder for the figures"
@@ -151,10 +157,9 @@ def evaluate(
     teacher = checked_source(teacher) if teacher else None
     models = tuple(map(checked_source, model or [DEFAULT_MODEL]))
     if task != "squad":
-        corpus = str(passages) if passages else None
         asked_for = TaskSettings(
-            task, str(data), corpus, models, teacher, writes, sample, seed, top_k,
-            prompt or PAPER_TASKS[task].prompt, store or "memory://", {"kept_share": kept_share, **merging},
+            task, str(data), str(passages) if passages else None, models, teacher, writes, sample, seed, top_k,
+            prompt or PAPER_TASKS[task].prompt, store or MEMORY, {"kept_share": kept_share, **merging},
         )  # fmt: skip
         evaluate_task(asked_for, output)
         return
@@ -173,14 +178,17 @@ def evaluate(
     sizes = {part: open_sample if part == "open" and open_sample else sample for part in parts}
     questions = {part: drawn(paragraphs, size, seed, unanswerable=part == "no-answer") for part, size in sizes.items()}
     everyone = [*([(teacher, True)] if teacher else []), *((name, False) for name in models)]
-    journal = journal_beside(output, told, [*questions.values()], [name for name, _ in everyone])
+    searched = corpus(paragraphs)
+    journal = journal_beside(output, told, [*questions.values()], [name for name, _ in everyone], searched)
     rows: list[dict[str, Any]] = []
     for part, asked in questions.items():
         for name, is_teacher in everyone:
             kept = None
-            cut: dict[str, Any] = {"bits": bits, "coded_share": coded_share, "merged_share": merged_share or None}
-            if not is_teacher and (keeps(name) or any(one is not None for one in cut.values())):
-                kept = BinaryTokenStore(name, "memory://", **cut | {"merged_share": merged_share})
+            cut = bits is not None or coded_share is not None or merged_share
+            if not is_teacher and (keeps(name) or cut):
+                kept = BinaryTokenStore(
+                    name, MEMORY, bits=bits, coded_share=coded_share, merged_share=merged_share
+                )  # fmt: skip
             reader: BTRReader | BTRGenerativeReader
             if writes:
                 knobs: dict[str, Any] = {}
@@ -195,11 +203,11 @@ def evaluate(
                     settings |= {"kept_share": kept_share, **again}
                 reader = BTRReader(name, token_store=kept, **settings)
             reader.warm_up()
-            ask = on_retrieved(reader, paragraphs, top_k) if part == "open" else on_gold(reader)
+            ask = on_retrieved(reader, searched, top_k) if part == "open" else on_gold(reader)
             answers = answered(asked, ask, name, teacher=is_teacher, task=part, journal=journal)
             judge = score_with_threshold if part == "no-answer" else score
             row = {"task": part, "model": Path(name).name, "teacher": is_teacher, **judge(asked, answers)}
-            rows.append(row | {"bytes_a_token": bytes_a_token(reader)})
+            rows.append(row | {"bytes_a_token": bytes_a_token(reader, row, output)})
             reader.close()
     base = {row["task"]: row for row in rows if row["teacher"]}
     for row in rows:
@@ -210,12 +218,6 @@ def evaluate(
     if output:
         output.write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n", encoding="utf-8")
         output.with_suffix(".md").write_text(as_markdown(COLUMNS, lines, title), encoding="utf-8")
-
-
-def keeps(model: str) -> bool:
-    """Whether a model is one whose passages can be kept."""
-    config = AutoConfig.from_pretrained(model)
-    return isinstance(config, BTRConfig) and config.k > 0
 
 
 def drawn(paragraphs: list[Paragraph], sample: int | None, seed: int, *, unanswerable: bool = False) -> list[Asked]:
@@ -242,9 +244,13 @@ def on_gold(reader: BTRReader | BTRGenerativeReader) -> Ask:
     return ask
 
 
-def on_retrieved(reader: BTRReader | BTRGenerativeReader, paragraphs: list[Paragraph], top_k: int) -> Ask:
-    """Answers from the paragraphs that BM25 finds among all of the file, in a Haystack pipeline."""
-    documents = [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in paragraphs)]
+def corpus(paragraphs: list[Paragraph]) -> list[Document]:
+    """What is searched: all paragraphs of the file, each once."""
+    return [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in paragraphs)]
+
+
+def on_retrieved(reader: BTRReader | BTRGenerativeReader, documents: list[Document], top_k: int) -> Ask:
+    """Answers from the documents that BM25 finds, in a Haystack pipeline."""
     pipeline = question_pipeline(documents, reader, top_k)
 
     def ask(asked: Asked) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from haystack import Document, Pipeline
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.document_stores.types import DuplicatePolicy
+from transformers import AutoConfig
 
+from btr_haystack.config import BTRConfig
 from btr_haystack.default import model_source
 
 T = TypeVar("T")
@@ -30,6 +32,12 @@ def checked_source(name: str) -> str:
         msg = f"{name}: no such folder"
         raise FileNotFoundError(msg)
     return model_source(name)
+
+
+def keeps(model: str) -> bool:
+    """Whether a model is one whose passages can be kept."""
+    config = AutoConfig.from_pretrained(model)
+    return isinstance(config, BTRConfig) and config.k > 0
 
 
 def sampled(items: list[T], sample: int | None, seed: int) -> list[T]:

@@ -20,11 +20,12 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from btr_cli.answers import Answer, as_markdown, as_table, best, bytes_a_token, journal_beside, means
-from btr_cli.pipelines import filled, sampled
+from btr_cli.pipelines import filled, keeps, sampled
 from btr_haystack.errors import DataError
 from btr_haystack.tasks import TASKS, Item, question_of, read_passages
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
 
+MEMORY = "memory://"
 MUST_WRITE = ("fever", "mmlu")  # their answers stand in no passage
 COLUMNS = (
     "model",
@@ -70,7 +71,7 @@ class TaskSettings:
     seed: int
     top_k: int
     prompt: str
-    store: str = "memory://"
+    store: str = MEMORY
     knobs: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -95,18 +96,21 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     if not documents:
         msg = f"{settings.data} comes without passages: give a file of them with --passages"
         raise DataError(msg)
+    if settings.store != MEMORY and len(keeping := [model for model in settings.models if keeps(model)]) > 1:
+        msg = f"--store is {settings.store}, but a store belongs to one model, not to {', '.join(keeping)}: give one"
+        raise ValueError(msg)
     retriever = InMemoryBM25Retriever(filled(documents), top_k=settings.top_k)
     asked_of = [(settings.teacher, True)] if settings.teacher else []
     asked_of += [(model, False) for model in settings.models]
     head = {"task": settings.task, "writes": settings.writes, "top_k": settings.top_k, "prompt": settings.prompt}
     head |= told_knobs(settings) | {"words": task.words if settings.writes else ()}
     head |= {"passages": Path(settings.passages).name if settings.passages else None}
-    journal = journal_beside(output, head, items, [model for model, _ in asked_of])
+    journal = journal_beside(output, head, items, [model for model, _ in asked_of], documents)
     rows: list[dict[str, Any]] = []
     for model, teacher in asked_of:
-        reader = reader_of(model, settings, teacher=teacher)
-        reader.warm_up()
         tokenizer = AutoTokenizer.from_pretrained(model) if task.words else None
+        reader = reader_of(model, settings, tokenizer, teacher=teacher)
+        reader.warm_up()
         answers = []
         for number, item in enumerate(track(items, description=f"{settings.task} {Path(model).name}")):
             key = (model, teacher, settings.task, number)
@@ -117,7 +121,7 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
         value = sum(task.metric(answer.text, item) for answer, item in zip(answers, items, strict=True))
         row = means(answers) | {"value": 100 * value / max(len(items), 1), "metric": task.metric_name}
         row |= {"task": settings.task, "model": Path(model).name, "teacher": teacher}
-        rows.append(row | {"bytes_a_token": bytes_a_token(reader)})
+        rows.append(row | {"bytes_a_token": bytes_a_token(reader, row, output)})
         reader.close()
     base = next((row["value"] for row in rows if row["teacher"]), None)
     for row in rows:
@@ -148,17 +152,18 @@ def corpus(items: list[Item], passages: str | None) -> Iterator[Document]:
             yield Document(content=one.text, meta={"title": one.title})
 
 
-def reader_of(model: str, settings: TaskSettings, *, teacher: bool = False) -> Reader:
-    """The component that answers."""
+def reader_of(model: str, settings: TaskSettings, tokenizer: Any = None, *, teacher: bool = False) -> Reader:
+    """The component that answers; it needs the model's tokenizer where a task has only so many answers."""
     store = None
     knobs: dict[str, Any] = {}
     if not teacher:
         knobs = {name: value for name, value in settings.knobs.items() if name != "merged_share"}
+    if not teacher and keeps(model):
         merged = settings.knobs.get("merged_share") or 0.0
         store = BinaryTokenStore(model, settings.store, progress_bar=False, merged_share=merged)
     if settings.writes:
         words = TASKS[settings.task].words
-        only = {"prefix_allowed_tokens_fn": one_of(words, AutoTokenizer.from_pretrained(model))} if words else None
+        only = {"prefix_allowed_tokens_fn": one_of(words, tokenizer)} if words else None
         return BTRGenerativeReader(model, token_store=store, prompt=settings.prompt, generation_kwargs=only, **knobs)
     kept = knobs.get("kept_share")
     return BTRReader(model, token_store=store, top_k=1, no_answer=False, max_answer_length=30, kept_share=kept)

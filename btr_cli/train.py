@@ -21,8 +21,10 @@ def train(
     data: Annotated[list[Path], typer.Option(help="File of SQuAD, QED or FEVER, plain or gzip; again.")],
     teacher: Annotated[Path | None, typer.Option(help="Folder of the teacher (stages 2 and 3).")] = None,
     decoder: Annotated[str | None, typer.Option(help="Model whose decoder the base gets; see --writing.")] = None,
-    k: Annotated[int, typer.Option(help="Lower layers, which see a passage alone.")] = 6,
-    bits: Annotated[int, typer.Option(help="Bits a token (stage 3).")] = 128,
+    k: Annotated[
+        int | None, typer.Option(help="Lower layers, which see a passage alone; default: the base's, or 6.")
+    ] = None,
+    bits: Annotated[int | None, typer.Option(help="Bits a token (stage 3); default: the base's, or 128.")] = None,
     nested: Annotated[list[int] | None, typer.Option(help="Bits that codes may be cut to; may be given again.")] = None,
     coded_share: Annotated[
         float | None, typer.Option(help="Share of the tokens that keep bits (stage 3); default: the base's.")
@@ -30,8 +32,15 @@ def train(
     nested_share: Annotated[
         list[float] | None, typer.Option(help="Further such share that stores can have; may be given again.")
     ] = None,
-    code: Annotated[str, typer.Option(help="residual, or sign (the paper's).")] = "residual",
-    scale: Annotated[str, typer.Option(help="predicted, or stored in a byte a token.")] = "predicted",
+    code: Annotated[
+        str | None, typer.Option(help="residual, or sign (the paper's); default: the base's, or residual.")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="predicted, or stored in a byte a token; default: the base's, or predicted.")
+    ] = None,
+    stop_token: Annotated[
+        list[int] | None, typer.Option(help="Token id without bits (stage 3); again. Default: the base's.")
+    ] = None,
     word_match: Annotated[bool, typer.Option(help="Mark the tokens that question and passage share.")] = True,
     frozen_lower: Annotated[bool, typer.Option("--frozen-lower", help="Leave the lower layers as they are.")] = False,
     decoder_only: Annotated[
@@ -81,6 +90,7 @@ def train(
         "decoder": checked_source(decoder) if decoder else None,
         "nested": tuple(nested or ()),
         "nested_shares": tuple(nested_share or ()),
+        "stop_tokens": tuple(stop_token) if stop_token else None,
         "weights": weights,
     }
     settings = StageSettings(**{**own, **changed})

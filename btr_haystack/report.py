@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from itertools import islice
 
-from btr_haystack.errors import StoreError
+from btr_haystack.errors import RecordError, StoreError
 from btr_haystack.record import check, token_counts
 from btr_haystack.stores import Store
 
@@ -18,7 +18,8 @@ class StoreReport:
     """
     The size of a store and of its parts, against float states of the same tokens.
 
-    :param passages: records in the store.
+    :param passages: records in the store, without those that are damaged.
+    :param damaged: records that cannot be read; their passages are encoded anew when they are read or written again.
     :param tokens: tokens of the passages.
     :param tokens_with_codes: tokens that have a code.
     :param id_bytes: bytes of the token ids, or of the checksums of those left to the text.
@@ -33,6 +34,7 @@ class StoreReport:
     """
 
     passages: int
+    damaged: int
     tokens: int
     tokens_with_codes: int
     id_bytes: int
@@ -47,8 +49,9 @@ class StoreReport:
 
     def __str__(self) -> str:
         """Gives one line for people."""
+        damaged = f" and {self.damaged:,} damaged" if self.damaged else ""
         return (
-            f"{self.passages:,} passages, {self.tokens:,} tokens, {self.file_bytes:,} bytes: "
+            f"{self.passages:,} passages{damaged}, {self.tokens:,} tokens, {self.file_bytes:,} bytes: "
             f"{self.bytes_per_token:.1f} bytes a token, everything counted "
             f"(float32 states: {self.float32_bytes_per_token:,}, float16: {self.float16_bytes_per_token:,})"
         )
@@ -76,20 +79,23 @@ def report(store: Store) -> StoreReport:
 
     :param store: an open store whose fingerprint describes the `width` of the model's states.
     :returns: the sizes.
-    :raises RecordError: if a record is damaged.
     :raises StoreError: if the store cannot be read, or its fingerprint gives no width.
     """
     width = store.fingerprint.description.get("width")
     if not isinstance(width, int):
         msg = f"The fingerprint of the store gives {width!r} as the `width` of the states, a whole number is expected."
         raise StoreError(msg)
-    passages = tokens = tokens_with_codes = ids = mask = codes = scales = records = 0
+    passages = damaged = tokens = tokens_with_codes = ids = mask = codes = scales = records = 0
     keys = store.keys()
     while chunk := list(islice(keys, _RECORDS_A_READ)):
         for record in store.get_many(chunk):
             if record is None:  # deleted meanwhile
                 continue
-            parts, (n, coded) = check(record), token_counts(record)
+            try:
+                parts, (n, coded) = check(record), token_counts(record)
+            except RecordError:
+                damaged += 1
+                continue
             passages += 1
             tokens += n
             tokens_with_codes += coded
@@ -101,6 +107,7 @@ def report(store: Store) -> StoreReport:
     file_bytes = store.file_bytes()
     return StoreReport(
         passages=passages,
+        damaged=damaged,
         tokens=tokens,
         tokens_with_codes=tokens_with_codes,
         id_bytes=ids,

@@ -52,6 +52,20 @@ def test_found_answers(nq, split_reader, plain_reader, tmp_path):
     assert json.loads(output.read_text())["rows"] == rows
     assert (tmp_path / "figures.md").read_text().count("| EM |") == 2
     assert len((tmp_path / "figures.answers.jsonl").read_text().splitlines()) == 1 + 2 * 2
+    assert evaluate_task(settings, output) == rows  # bytes are those of the first run: nothing is read again
+    passages.write_text(passages.read_text() + "99\tOne more.\tTitle\n")
+    with pytest.raises(DataError, match="answers of another run"):
+        evaluate_task(settings, output)
+
+
+def test_a_joint_reader_keeps_nothing(nq, plain_reader, split_reader, tmp_path):
+    data, passages = nq
+    settings = settings_for("nq", data, [plain_reader("bert")], passages=str(passages))
+    assert [row["bytes_a_token"] for row in evaluate_task(settings, None)] == [None]
+    url = f"sqlite:///{tmp_path}/passages.db"
+    two = [split_reader(), split_reader(bits=24)]
+    with pytest.raises(ValueError, match=r"a store belongs to one model, not to .*: give one"):
+        evaluate_task(settings_for("nq", data, two, passages=str(passages), store=url), None)
 
 
 def test_what_counts_as_right(nq, split_reader, monkeypatch, tmp_path):
@@ -88,7 +102,7 @@ def test_written_answers(task, nq, generative, tmp_path):
     merging = replace(settings, knobs=knobs | {"merged_share": 0.3})
     with pytest.raises(DataError, match="answers of another run"):
         evaluate_task(merging, tmp_path / f"{task}.json")
-    reader = tasks.reader_of(str(generative), merging)
+    reader = tasks.reader_of(str(generative), merging, AutoTokenizer.from_pretrained(generative))
     assert {name: getattr(reader, name) for name in knobs} == knobs
     assert reader.token_store.merged_share == 0.3
     assert evaluate_task(merging, tmp_path / "merged.json")[0]["bytes_a_token"] < row["bytes_a_token"]

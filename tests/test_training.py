@@ -6,6 +6,10 @@ import dataclasses
 import gzip
 import json
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,6 +85,23 @@ def test_groups_depend_on_seed_and_number_alone(squad_file):
     assert forward != [other[n] for n in range(40)]
     with pytest.raises(IndexError):
         one[40]
+
+
+def test_epochs_of_different_length():
+    """How many groups an epoch has depends on its order; none is left out, and none asked for that is not there."""
+    words = ("north", "south", "east", "west", "king", "town", "river", "bridge")
+    paragraphs = [
+        Paragraph(f"t{n}", " ".join(words[(n * step) % 8] for step in range(1, 5)), (Question(str(n), "which king?", ()),))
+        for n in range(41)
+    ]
+    tokenizer = make_tokenizer("bert")
+    dataset = PairDataset(paragraphs, tokenizer, frame_of(tokenizer), length=400, passages=4, questions=1)
+    assert len({len(dataset._epoch(number)) for number in range(12)}) > 1
+    groups, passages = [dataset[n] for n in range(400)], 0
+    for epoch in range(3):
+        size = len(dataset._epoch(epoch))
+        assert sum(len(group.passages) for group in groups[passages : passages + size]) == 41
+        passages += size
 
 
 def test_wrong_passages_do_not_hold_the_answer():
@@ -298,6 +319,23 @@ def test_frozen_lower_layers_stay(plain_reader, squad_file, tmp_path):
     )
 
 
+def test_what_is_not_said_is_the_bases(plain_reader, squad_file, tmp_path):
+    """A reader that is trained on keeps its split, codes and stop tokens."""
+    teacher, first, second = plain_reader("bert"), tmp_path / "first", tmp_path / "second"
+    made = {"bits": 24, "k": 2, "scale": "stored", "stop_tokens": (5, 7), "teacher": str(teacher)}
+    run_stage(settings_for("binarised", teacher, first, squad_file, **made))
+    unsaid = dict.fromkeys(("k", "bits", "code", "scale", "stop_tokens"))
+    run_stage(settings_for("binarised", first, second, squad_file, **{**unsaid, "nested": (8,)}, teacher=str(teacher)))
+    config = SplitReader.from_pretrained(second).model.config
+    assert (config.k, config.bits, config.code, config.scale) == (2, 24, "residual", "stored")
+    assert config.stop_tokens == [5, 7]
+    settings = settings_for(
+        "binarised", first, tmp_path / "m", squad_file, **unsaid, nested=(24,), teacher=str(teacher)
+    )
+    with pytest.raises(ValueError, match=r"nested is \(24,\); expected numbers of bits above 0 and below bits = 24"):
+        run_stage(settings)
+
+
 def test_the_decoder_alone(seq2seq, squad_file, tmp_path):
     """Whatever else is said, and whatever there is to write, stores of the base stay good."""
     writing = {"weights": Weights(writing=1.0, imitation=0, distillation=0)}
@@ -337,6 +375,27 @@ def test_a_group_is_a_paragraph_and_its_rivals(squad_file):
     dataset = PairDataset(paragraphs, tokenizer, frame_of(tokenizer), length=8, passages=2)
     for epoch in range(4):
         assert {frozenset(group) for group in dataset._epoch(epoch)} == {frozenset({0, 2}), frozenset({1, 3})}
+
+
+def test_two_processes_train_one_model(plain_reader, squad_file, tmp_path):
+    """As on two GPUs: each reads groups of its own, and the model is that of their mean gradients."""
+    programs = Path(sys.executable).parent
+    start = (programs / "torchrun", "--standalone", "--nproc_per_node", "2", programs / "btr")
+    teacher, output = plain_reader("t5"), tmp_path / "two"
+    given = {
+        "base": teacher, "teacher": teacher, "output": output, "data": squad_file, "k": 1, "bits": 16, "steps": 4,
+        "passages": 2, "save-every": 2, "warmup": 1, "validation": 0.34,
+    }  # fmt: skip
+    options = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+    threads = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*start, "train", "binarised", *options], env=threads, capture_output=True, text=True)  # noqa: PLW1510
+    assert done.returncode == 0, done.stderr
+    assert len(SplitReader.from_pretrained(output).read(["What of 3?"], [])) == 1
+    [at_end] = [
+        entry for entry in json.loads((output / "training.json").read_text())["history"] if "train_loss" in entry
+    ]
+    assert at_end["step"] == 4
+    assert at_end["train_samples_per_second"] / at_end["train_steps_per_second"] == pytest.approx(2, rel=0.05)
 
 
 def test_muon_takes_matrices_and_adamw_the_rest():

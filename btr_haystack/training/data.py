@@ -112,7 +112,6 @@ class PairDataset(Dataset[Group]):
         self.tokenizer = tokenizer
         self.rivals = rivals(self.paragraphs) if passages > 1 else [[] for _ in self.paragraphs]
         self._epochs: dict[int, list[list[int]]] = {}
-        self.per_epoch = len(self._epoch(0))
 
     def __len__(self) -> int:
         """Number of groups."""
@@ -120,10 +119,13 @@ class PairDataset(Dataset[Group]):
 
     def __getitem__(self, index: int) -> Group:
         """Group number `index`."""
-        if index >= self.length:
+        if index >= self.length or not self.paragraphs:
             raise IndexError(index)
-        members = self._epoch(index // self.per_epoch)[index % self.per_epoch]
-        return self._group(members, random.Random(f"{self.seed}/{index}"))  # noqa: S311
+        epoch, place = 0, index
+        while place >= len(self._epoch(epoch)):  # how many groups rivals make depends on the order
+            place -= len(self._epoch(epoch))
+            epoch += 1
+        return self._group(self._epoch(epoch)[place], random.Random(f"{self.seed}/{index}"))  # noqa: S311
 
     def _epoch(self, number: int) -> list[list[int]]:
         """Each paragraph once, with those of its rivals that are left, of like length (padding) where there are any."""

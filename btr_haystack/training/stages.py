@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 SETTINGS_FILE = "settings.json"
 OPTIMIZERS = ("muon", "adamw")
 STAGES = ("teacher", "decomposed", "binarised")
+USUAL: dict[str, Any] = {"k": 6, "bits": 128, "code": "residual", "scale": "predicted", "stop_tokens": ()}
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,15 @@ class StageSettings:
     :param teacher: the teacher's folder; needed by stages 2 and 3 where they imitate it or are distilled (`Weights`).
     :param decoder: folder or hub id of a model whose decoder the base gets, to be trained to write (`Weights.writing`);
         None where the base has one.
-    :param k: number of lower layers (stages 2 and 3).
-    :param bits: bits a token (stage 3).
-    :param code: "residual" or "sign".
+    :param k: number of lower layers (stages 2 and 3); None for the base's, 6 where it is not split.
+    :param bits: bits a token (stage 3); None for the base's, 128 where it has none.
+    :param code: "residual" or "sign"; None for the base's, "residual" where it has none.
     :param nested: numbers of bits below `bits` that codes can be cut to afterwards; each step draws one, or all bits.
     :param coded_share: share of a window's tokens that keep bits, those of which the prior tells least (stage 3); None
         for the base's.
     :param nested_shares: further shares that stores can have; each step draws one, or `coded_share`.
-    :param scale: "predicted" or "stored".
-    :param stop_tokens: token ids without bits.
+    :param scale: "predicted" or "stored"; None for the base's, "predicted" where it has none.
+    :param stop_tokens: token ids without bits; None for the base's.
     :param word_match: mark the tokens that question and passage share (stages 2 and 3); marks of the base stay anyway.
     :param frozen_lower: leave the lower layers as the base has them (stages 2 and 3).
     :param decoder_only: train the decoder alone, by the writing loss. Split, codes, share of bits, marks and all
@@ -89,14 +90,14 @@ class StageSettings:
     data: tuple[str, ...]
     teacher: str | None = None
     decoder: str | None = None
-    k: int = 6
-    bits: int = 128
+    k: int | None = None
+    bits: int | None = None
     nested: tuple[int, ...] = ()
     coded_share: float | None = None
     nested_shares: tuple[float, ...] = ()
-    code: str = "residual"
-    scale: str = "predicted"
-    stop_tokens: tuple[int, ...] = ()
+    code: str | None = None
+    scale: str | None = None
+    stop_tokens: tuple[int, ...] | None = None
     word_match: bool = True
     frozen_lower: bool = False
     decoder_only: bool = False
@@ -147,7 +148,7 @@ class StageSettings:
         if not 0 <= self.weights.attended <= 1:
             msg = f"attended is {self.weights.attended}; expected a share of the tokens from 0 to 1"
             raise ValueError(msg)
-        if any(not 0 < bits < self.bits for bits in self.nested):
+        if any(bits < 1 or (self.bits is not None and bits >= self.bits) for bits in self.nested):
             msg = f"nested is {self.nested}; expected numbers of bits above 0 and below bits = {self.bits}"
             raise ValueError(msg)
         if any(not 0 <= share <= 1 for share in (self.coded_share or 0, *self.nested_shares)):
@@ -187,6 +188,7 @@ def run_stage(settings: StageSettings) -> Path:
     :raises ValueError: where the output folder belongs to a stage with other settings, or the encoder has too few
         positions for the window.
     """
+    settings = _resolved(settings)
     output = Path(settings.output)
     _check_resumable(output, settings)
     torch.manual_seed(settings.seed)
@@ -282,6 +284,17 @@ def run_stage(settings: StageSettings) -> Path:
     return output
 
 
+def _resolved(settings: StageSettings) -> StageSettings:
+    """The settings, the base's in place of those that are not given, or the usual ones where it has none."""
+    base = AutoConfig.from_pretrained(settings.base)
+    theirs = {name: getattr(base, name, None) for name in USUAL} if getattr(base, "k", 0) else {}
+    chosen: dict[str, Any] = {}
+    for name, usual in USUAL.items():
+        found = theirs.get(name)
+        chosen[name] = next(one for one in (getattr(settings, name), found, usual) if one is not None)
+    return dataclasses.replace(settings, **chosen | {"stop_tokens": tuple(chosen["stop_tokens"])})
+
+
 def _check_resumable(output: Path, settings: StageSettings) -> None:
     """Refuse to go on in a folder that other settings began."""
     begun = output / SETTINGS_FILE
@@ -345,7 +358,8 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
     """The model a stage begins with: without dropout, in float32, its codes fitted where they are new."""
     split = settings.stage != "teacher"
     bits = settings.bits if settings.stage == "binarised" else None
-    fields: dict[str, Any] = {"code": settings.code, "scale": settings.scale, "stop_tokens": list(settings.stop_tokens)}
+    stop_tokens = list(settings.stop_tokens or ())
+    fields: dict[str, Any] = {"code": settings.code, "scale": settings.scale, "stop_tokens": stop_tokens}
     if settings.stage == "binarised" and settings.coded_share is not None:
         fields["coded_share"] = settings.coded_share
     if split and settings.word_match:
@@ -356,7 +370,7 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
         model = kind.from_pretrained(settings.base, dtype=torch.float32)
     else:
         model = kind.from_reader(
-            settings.base, k=settings.k if split else 0, bits=bits, settings=fields, dtype=torch.float32
+            settings.base, k=(settings.k or 0) if split else 0, bits=bits, settings=fields, dtype=torch.float32
         )
     if settings.decoder is not None:
         model = BTRForConditionalGeneration.with_decoder_of(settings.decoder, model, dtype=torch.float32)

@@ -34,13 +34,16 @@ def check_documents(documents: Iterable[Any]) -> list[Document]:
 
     :param documents: what a caller gave.
     :returns: the same, as a list.
-    :raises TypeError: at something else.
+    :raises TypeError: at something else, and at a Document whose content is no text.
     """
     check_stream(documents)
     checked = list(documents)
     for document in checked:
         if not isinstance(document, Document):
             msg = f"expected Documents, not {type(document).__name__}: {str(document)[:60]!r}"
+            raise TypeError(msg)
+        if not isinstance(document.content, str | None):
+            msg = f"a Document's content is {document.content!r:.60}; expected text, or None"
             raise TypeError(msg)
     return checked
 

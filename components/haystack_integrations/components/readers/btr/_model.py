@@ -19,6 +19,7 @@ from btr_haystack.reader import SplitReader
 T = TypeVar("T")
 R = TypeVar("R", bound=SplitReader)
 
+HUB_TOKEN = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False)
 LOADING = threading.RLock()  # of the module, not of a component: that can be copied, a lock cannot
 
 

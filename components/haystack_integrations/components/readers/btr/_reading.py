@@ -20,6 +20,7 @@ from btr_haystack.reader import SplitReader
 from btr_haystack.stores import open_store
 from haystack_integrations.components.readers.btr._checks import check_device, check_flag, check_same_windows
 from haystack_integrations.components.readers.btr._model import (
+    HUB_TOKEN,
     LOADING,
     load_reader,
     settings_from_dict,
@@ -108,6 +109,7 @@ class StoreReader(Generic[R]):
         if token_store is not None:
             model = model or token_store.model_name_or_path
             device = device or token_store.device
+            token = token_store.token if token == HUB_TOKEN else token
             model_kwargs = token_store.model_kwargs if model_kwargs is None else model_kwargs
         self.model_name_or_path = str(model or DEFAULT_MODEL)
         self.device = device

@@ -34,6 +34,7 @@ from haystack_integrations.components.readers.btr._checks import (
     check_windows,
 )
 from haystack_integrations.components.readers.btr._model import (
+    HUB_TOKEN,
     LOADING,
     load_reader,
     settings_from_dict,
@@ -73,7 +74,7 @@ class BinaryTokenStore:
         model: Path | str | None = None,
         url: str = "sqlite:///store.db",
         device: ComponentDevice | None = None,
-        token: Secret | None = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False),
+        token: Secret | None = HUB_TOKEN,
         max_seq_length: int = 384,
         stride: int = 128,
         batch_size: int = CHUNK,
@@ -265,7 +266,10 @@ class BinaryTokenStore:
                 self._store = open_store(self.url, fingerprint)
             store = self._store
         if store.fingerprint != fingerprint:
-            msg = f"{self.url} holds passages encoded by {store.fingerprint}; they are of no use to {fingerprint}."
+            msg = (
+                f"{self.url} holds passages encoded by {store.fingerprint}; they are of no use to {fingerprint}. "
+                "Use that model and its settings, or the url of another store."
+            )
             raise FingerprintError(msg)
         return store
 
@@ -365,7 +369,10 @@ class BinaryTokenStore:
             raise ValueError(msg)
         expected = reader.changed(bits=bits).fingerprint
         if source.fingerprint != expected:
-            msg = f"{other.url} holds passages encoded by {source.fingerprint}; they cannot be cut to {expected}."
+            msg = (
+                f"{other.url} holds passages encoded by {source.fingerprint}; they cannot be cut to {expected}. "
+                "Give both stores the same model, windows, coded_share and merged_share."
+            )
             raise FingerprintError(msg)
         store = self.open(reader.fingerprint)
         copied = 0

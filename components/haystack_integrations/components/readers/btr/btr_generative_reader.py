@@ -26,7 +26,7 @@ from haystack_integrations.components.readers.btr._checks import (
     check_windows,
     first_given,
 )
-from haystack_integrations.components.readers.btr._model import settings_to_dict
+from haystack_integrations.components.readers.btr._model import HUB_TOKEN, settings_to_dict
 from haystack_integrations.components.readers.btr._reading import Reading, StoreReader, with_text
 from haystack_integrations.components.readers.btr.binary_token_store import BinaryTokenStore
 
@@ -83,7 +83,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         self,
         model: Path | str | None = None,
         device: ComponentDevice | None = None,
-        token: Secret | None = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False),
+        token: Secret | None = HUB_TOKEN,
         top_k: int = 1,
         max_seq_length: int = 384,
         stride: int = 128,
@@ -109,7 +109,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         :param device:
             The device on which the model is loaded. If `None`, that of the token store, or the default device.
         :param token:
-            The API token used to download private models from Hugging Face.
+            The API token used to download private models from Hugging Face; unless another is given, the token store's.
         :param top_k:
             Number of answers to return per query. More than one are found by beam search, unless `generation_kwargs`
             ask for sampling.
@@ -308,7 +308,8 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             kept_share=first_given(kept_share, self.kept_share),
         )
         check_kept_share(settings.kept_share)
-        check_at_least(1, top_k=settings.top_k, max_batch_size=settings.max_batch_size)
+        check_at_least(1, optional=False, top_k=settings.top_k)
+        check_at_least(1, max_batch_size=settings.max_batch_size)
         return settings
 
     def _answer(

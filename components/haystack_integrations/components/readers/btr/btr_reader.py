@@ -33,7 +33,7 @@ from haystack_integrations.components.readers.btr._checks import (
     check_windows,
     first_given,
 )
-from haystack_integrations.components.readers.btr._model import load_reader, settings_to_dict
+from haystack_integrations.components.readers.btr._model import HUB_TOKEN, load_reader, settings_to_dict
 from haystack_integrations.components.readers.btr._reading import Reading, StoreReader, with_text
 from haystack_integrations.components.readers.btr.binary_token_store import BinaryTokenStore
 
@@ -97,7 +97,7 @@ class BTRReader(StoreReader[SplitReader]):
         self,
         model: Path | str | None = None,
         device: ComponentDevice | None = None,
-        token: Secret | None = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False),
+        token: Secret | None = HUB_TOKEN,
         top_k: int = 20,
         score_threshold: float | None = None,
         max_seq_length: int = 384,
@@ -128,7 +128,7 @@ class BTRReader(StoreReader[SplitReader]):
         :param device:
             The device on which the model is loaded. If `None`, that of the token store, or the default device.
         :param token:
-            The API token used to download private models from Hugging Face.
+            The API token used to download private models from Hugging Face; unless another is given, the token store's.
         :param top_k:
             Number of answers to return per query. It is required even if score_threshold is set.
             An additional answer with no text is returned if no_answer is set to True (default).
@@ -405,7 +405,8 @@ class BTRReader(StoreReader[SplitReader]):
         check_windows(settings.max_seq_length, settings.stride)
         check_flag(no_answer=settings.rules.no_answer)
         check_at_least(0, top_k=settings.rules.top_k, second_read=settings.second_read)
-        check_at_least(0, int | float, overlap_threshold=overlap_threshold, retrieval_weight=settings.retrieval_weight)
+        check_at_least(0, int | float, overlap_threshold=overlap_threshold)
+        check_at_least(0, int | float, optional=False, retrieval_weight=settings.retrieval_weight)
         check_at_least(
             1,
             max_batch_size=settings.max_batch_size,
