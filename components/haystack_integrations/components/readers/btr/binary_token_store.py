@@ -120,8 +120,8 @@ class BinaryTokenStore:
             read, at a tenth of a millisecond a document.
         :param merged_share:
             Share of each window's tokens that are merged into others like them, from 0 to 0.5: fewer bits, and fewer
-            tokens for `BTRGenerativeReader` to read. `BTRReader`, which needs every token's place, refuses such a
-            store. Fixed for a store.
+            tokens for `BTRGenerativeReader` to read, at much loss (`docs/method.md`). `BTRReader`, which needs every
+            token's place, refuses such a store. Fixed for a store.
         :raises TypeError:
             If a number or a switch is of another type.
         :raises ValueError:
