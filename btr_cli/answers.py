@@ -154,13 +154,15 @@ def means(answers: list[Answer]) -> dict[str, Any]:
     }
 
 
-def bytes_a_token(reader: Any, row: dict[str, Any], output: Path | None) -> float | None:
+def bytes_a_token(reader: Any, row: dict[str, Any], settings: dict[str, Any], output: Path | None) -> float | None:
     """
     What a reader's store takes, in memory without a file's index and pages.
 
     :param reader: a BTR reader.
     :param row: its other figures.
-    :param output: figures of an earlier run, which count where the store is empty: all answers were there already.
+    :param settings: of the run.
+    :param output: figures of an earlier run of the same settings, which count where the store is empty: all answers
+        were there already.
     :returns: bytes a token; None for a reader that keeps nothing.
     """
     if reader.token_store is None:
@@ -168,12 +170,13 @@ def bytes_a_token(reader: Any, row: dict[str, Any], output: Path | None) -> floa
     if reader.token_store.count_documents():
         found: float = reader.token_store.report().bytes_per_token
         return found
-    try:
-        before = json.loads(output.read_text(encoding="utf-8"))["rows"] if output else []
-    except (OSError, ValueError, KeyError, TypeError):  # there are none
+    if output is None or not output.is_file():
+        return None
+    before = json.loads(output.read_text(encoding="utf-8"))
+    if any(before.get(name) != value for name, value in json.loads(json.dumps(settings)).items()):
         return None
     same = ("task", "model", "teacher")
-    return next((one.get("bytes_a_token") for one in before if all(one.get(key) == row[key] for key in same)), None)
+    return next((one["bytes_a_token"] for one in before["rows"] if all(one[key] == row[key] for key in same)), None)
 
 
 def as_table(columns: tuple[str, ...], lines: list[tuple[str, ...]], title: str) -> Table:

@@ -26,7 +26,7 @@ from transformers import AutoConfig
 from btr_cli import evaluate
 from btr_cli.demo import ordinary_reader
 from btr_cli.evaluate import Asked, drawn
-from btr_cli.pipelines import checked_source, filled
+from btr_cli.pipelines import checked_source, filled, keeps
 from btr_haystack.config import BTRConfig
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError, ModelError
@@ -92,7 +92,17 @@ def benchmark(
         kind = "reads jointly, or has no bits" if isinstance(config, BTRConfig) else f"is of type {config.model_type}"
         msg = f"{model} {kind}; expected a BTR model, whose passages can be kept"
         raise ModelError(msg)
-    refuse_unreadable(bits or [], kept_share or [], config.bits)
+    prunes = config.k < config.encoder.num_hidden_layers - 1
+    refuse_unreadable(bits or [], kept_share or [], config.bits, prunes=prunes)
+    asked_for = {
+        "bits": bits, "coded_share": coded_share, "kept_share": kept_share, "second_read": second_read, "dtype": dtype,
+    }  # fmt: skip
+    own = Setting(config.kept_bits, config.coded_share, config.kept_share)
+    every = settings_of(own, asked_for, every=config.bits, pareto=pareto)
+    every = [one for one in every if prunes or one.kept_share == 1]
+    if keeps(taught) and any(one.second_read for one in every):
+        msg = f"{teacher} is a split reader and cannot read documents again; expected an ordinary one as --teacher"
+        raise ModelError(msg)
     if plot:
         pyplot()
     ordinary = ordinary_reader(source)
@@ -106,13 +116,9 @@ def benchmark(
     tasks: dict[str, Task] = {"gold": gold(asked), "open": retrieved(searched, documents, top_k)}
     base = {name: score(BTRReader(taught, **ANSWERS), task, f"teacher, {name}") for name, task in tasks.items()}
     ordinary_ms = milliseconds(ordinary, tasks["open"][:TIMED])
-    asked_for = {
-        "bits": bits, "coded_share": coded_share, "kept_share": kept_share, "second_read": second_read, "dtype": dtype,
-    }  # fmt: skip
-    own = Setting(config.kept_bits, config.coded_share, config.kept_share)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for one in settings_of(own, asked_for, every=config.bits, pareto=pareto):
+        for one in every:
             coded = one.coded_share
             with BinaryTokenStore(
                 source, f"sqlite:///{folder}/{coded}.db", bits=config.bits, coded_share=coded
@@ -147,19 +153,23 @@ def benchmark(
         draw(rows, counts, plot)
 
 
-def refuse_unreadable(bits: list[int], kept_share: list[float], every: int) -> None:
+def refuse_unreadable(bits: list[int], kept_share: list[float], every: int, *, prunes: bool) -> None:
     """
     Refuse, before any work, what a store or a reader would.
 
     :param bits: asked for.
     :param kept_share: asked for.
     :param every: bits of a whole code.
+    :param prunes: whether there is an upper layer after which windows can be dropped.
     """
     if wrong := [count for count in bits if count > every]:
         msg = f"bits is {wrong[0]}; expected 0 to {every}, the bits of a code of this model"
         raise ValueError(msg)
     if unread := [share for share in kept_share if not 0 < share <= 1]:
         msg = f"kept_share is {unread[0]}; expected a share above 0 and up to 1"
+        raise ValueError(msg)
+    if not prunes and (pruned := [share for share in kept_share if share < 1]):
+        msg = f"kept_share is {pruned[0]}, but this model has one upper layer, after which nothing is left; expected 1"
         raise ValueError(msg)
 
 

@@ -207,7 +207,7 @@ def evaluate(
             answers = answered(asked, ask, name, teacher=is_teacher, task=part, journal=journal)
             judge = score_with_threshold if part == "no-answer" else score
             row = {"task": part, "model": Path(name).name, "teacher": is_teacher, **judge(asked, answers)}
-            rows.append(row | {"bytes_a_token": bytes_a_token(reader, row, output)})
+            rows.append(row | {"bytes_a_token": bytes_a_token(reader, row, told, output)})
             reader.close()
     base = {row["task"]: row for row in rows if row["teacher"]}
     for row in rows:

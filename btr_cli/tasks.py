@@ -96,9 +96,7 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     if not documents:
         msg = f"{settings.data} comes without passages: give a file of them with --passages"
         raise DataError(msg)
-    if settings.store != MEMORY and len(keeping := [model for model in settings.models if keeps(model)]) > 1:
-        msg = f"--store is {settings.store}, but a store belongs to one model, not to {', '.join(keeping)}: give one"
-        raise ValueError(msg)
+    check_stores(settings)
     retriever = InMemoryBM25Retriever(filled(documents), top_k=settings.top_k)
     asked_of = [(settings.teacher, True)] if settings.teacher else []
     asked_of += [(model, False) for model in settings.models]
@@ -106,6 +104,8 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     head |= told_knobs(settings) | {"words": task.words if settings.writes else ()}
     head |= {"passages": Path(settings.passages).name if settings.passages else None}
     journal = journal_beside(output, head, items, [model for model, _ in asked_of], documents)
+    told: dict[str, Any] = {"data": Path(settings.data).name, "seed": settings.seed, "top_k": settings.top_k}
+    told |= {"writes": settings.writes, "prompt": settings.prompt, **settings.knobs}
     rows: list[dict[str, Any]] = []
     for model, teacher in asked_of:
         tokenizer = AutoTokenizer.from_pretrained(model) if task.words else None
@@ -121,7 +121,7 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
         value = sum(task.metric(answer.text, item) for answer, item in zip(answers, items, strict=True))
         row = means(answers) | {"value": 100 * value / max(len(items), 1), "metric": task.metric_name}
         row |= {"task": settings.task, "model": Path(model).name, "teacher": teacher}
-        rows.append(row | {"bytes_a_token": bytes_a_token(reader, row, output)})
+        rows.append(row | {"bytes_a_token": bytes_a_token(reader, row, told, output)})
         reader.close()
     base = next((row["value"] for row in rows if row["teacher"]), None)
     for row in rows:
@@ -131,11 +131,26 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     lines = [cells(row) for row in rows]
     Console().print(as_table(COLUMNS, lines, title))
     if output:
-        found: dict[str, Any] = {"data": Path(settings.data).name, "seed": settings.seed, "top_k": settings.top_k}
-        found |= {"writes": settings.writes, "prompt": settings.prompt, **settings.knobs, "rows": rows}
-        output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        output.write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n", encoding="utf-8")
         output.with_suffix(".md").write_text(as_markdown(COLUMNS, lines, title), encoding="utf-8")
     return rows
+
+
+def check_stores(settings: TaskSettings) -> None:
+    """
+    Refuse a store for models that keep nothing, and one for two models.
+
+    :raises ValueError: at either.
+    """
+    asked_for = {"--store": settings.store != MEMORY, "--merged-share": settings.knobs.get("merged_share")}
+    options = " and ".join(option for option, given in asked_for.items() if given)
+    keeping = [model for model in settings.models if keeps(model)]
+    if options and (joint := set(settings.models) - set(keeping)):
+        msg = f"{', '.join(joint)} reads question and passage jointly and keeps nothing: leave out {options}"
+        raise ValueError(msg)
+    if settings.store != MEMORY and len(keeping) > 1:
+        msg = f"--store is {settings.store}, but a store belongs to one model, not to {', '.join(keeping)}: give one"
+        raise ValueError(msg)
 
 
 def told_knobs(settings: TaskSettings) -> dict[str, float | None]:

@@ -41,6 +41,9 @@ def train(
     stop_token: Annotated[
         list[int] | None, typer.Option(help="Token id without bits (stage 3); again. Default: the base's.")
     ] = None,
+    no_stop_tokens: Annotated[
+        bool, typer.Option("--no-stop-tokens", help="Bits for the base's stop tokens, too.")
+    ] = False,
     word_match: Annotated[bool, typer.Option(help="Mark the tokens that question and passage share.")] = True,
     frozen_lower: Annotated[bool, typer.Option("--frozen-lower", help="Leave the lower layers as they are.")] = False,
     decoder_only: Annotated[
@@ -90,7 +93,7 @@ def train(
         "decoder": checked_source(decoder) if decoder else None,
         "nested": tuple(nested or ()),
         "nested_shares": tuple(nested_share or ()),
-        "stop_tokens": tuple(stop_token) if stop_token else None,
+        "stop_tokens": tuple(stop_token or ()) if stop_token or no_stop_tokens else None,
         "weights": weights,
     }
     settings = StageSettings(**{**own, **changed})

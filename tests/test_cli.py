@@ -482,6 +482,10 @@ class TestBenchmark:
         assert "reads jointly, or has no bits; expected a BTR model" in refused("benchmark", squad_file, *joint)
         told = refused("benchmark", squad_file, *given, "--kept-share", 2)
         assert "kept_share is 2.0; expected a share above 0" in told
+        last = (*teacher, "--model", split_reader(k=2), "--kept-share", 0.5)
+        assert "kept_share is 0.5, but this model has one upper layer" in refused("benchmark", squad_file, *last)
+        told = refused("benchmark", squad_file, "--teacher", split_reader(), *given[2:], "--second-read", 1)
+        assert "is a split reader and cannot read documents again" in told
 
 
 class TestTrain:

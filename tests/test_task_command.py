@@ -66,6 +66,8 @@ def test_a_joint_reader_keeps_nothing(nq, plain_reader, split_reader, tmp_path):
     two = [split_reader(), split_reader(bits=24)]
     with pytest.raises(ValueError, match=r"a store belongs to one model, not to .*: give one"):
         evaluate_task(settings_for("nq", data, two, passages=str(passages), store=url), None)
+    with pytest.raises(ValueError, match="reads question and passage jointly and keeps nothing: leave out --store"):
+        evaluate_task(replace(settings, store=url), None)
 
 
 def test_what_counts_as_right(nq, split_reader, monkeypatch, tmp_path):
