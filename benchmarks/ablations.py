@@ -23,11 +23,10 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from haystack import Document
 from torch import Tensor
 
 from btr_cli.benchmark import ANSWERS, Task, gold, machine, retrieved, score
-from btr_cli.evaluate import drawn
+from btr_cli.evaluate import corpus, drawn
 from btr_cli.pipelines import checked_source
 from btr_haystack import binarise
 from btr_haystack.model import Binariser
@@ -141,8 +140,7 @@ def main() -> None:
     _, held_out = split_articles(read_squad(options.data), common.validation, common.seed)
     random.Random(options.seed).shuffle(held_out)  # noqa: S311
     asked = drawn(held_out, options.sample, options.seed)
-    documents = [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in held_out)]
-    task = retrieved(asked, documents, PASSAGES) if options.writes else gold(asked)
+    task = retrieved(asked, corpus(held_out), PASSAGES) if options.writes else gold(asked)
     told: dict[str, Any] = {name: Path(getattr(options, name) or "").name for name in ("base", "data", "decoder")}
     told |= {name: getattr(options, name) for name in ("steps", "groups", "learning_rate", "validation", "seed")}
     told |= {"writes": options.writes, "questions": len(task), "optimizer": common.optimizer, "warmup": common.warmup}

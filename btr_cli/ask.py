@@ -53,4 +53,5 @@ def ask(
     for answer in outputs["answers"]:
         table.add_row(escape(answer.data), f"{answer.score:.3f}", escape(answer.document.meta.get("title", "")))
     Console().print(escape(question), table)
-    typer.echo(f"{milliseconds:.0f} ms, {outputs['cache']['hits']} passages from the store")
+    cache = outputs["cache"]
+    typer.echo(f"{milliseconds:.0f} ms, {cache['hits']} passages from the store, {cache['misses']} encoded now")

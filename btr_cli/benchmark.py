@@ -25,7 +25,7 @@ from transformers import AutoConfig
 
 from btr_cli import evaluate
 from btr_cli.demo import ordinary_reader
-from btr_cli.evaluate import Asked, drawn
+from btr_cli.evaluate import Asked, corpus, drawn
 from btr_cli.pipelines import checked_source, filled, keeps
 from btr_haystack.config import BTRConfig
 from btr_haystack.default import DEFAULT_MODEL
@@ -111,7 +111,7 @@ def benchmark(
     if not asked:
         msg = f"{data} holds no question with an answer"
         raise DataError(msg)
-    documents = [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in paragraphs)]
+    documents = corpus(paragraphs)
     searched = drawn(paragraphs, open_sample or sample, seed)
     tasks: dict[str, Task] = {"gold": gold(asked), "open": retrieved(searched, documents, top_k)}
     base = {name: score(BTRReader(taught, **ANSWERS), task, f"teacher, {name}") for name, task in tasks.items()}

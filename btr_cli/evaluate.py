@@ -18,12 +18,13 @@ from rich.progress import track
 
 from btr_cli.answers import Answer, Journal, as_markdown, as_table, best, bytes_a_token, journal_beside, means
 from btr_cli.pipelines import checked_source, keeps, put_question, question_pipeline, sampled
-from btr_cli.tasks import MEMORY, TaskSettings, evaluate_task
+from btr_cli.tasks import TaskSettings, evaluate_task
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.metrics import best_threshold, exact_match, f1
 from btr_haystack.squad import Paragraph, Question, read_squad
+from btr_haystack.stores import MEMORY
 from btr_haystack.tasks import TASKS as PAPER_TASKS
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
 from haystack_integrations.components.readers.btr.btr_generative_reader import QUERY

@@ -22,10 +22,10 @@ from transformers import AutoTokenizer
 from btr_cli.answers import Answer, as_markdown, as_table, best, bytes_a_token, journal_beside, means
 from btr_cli.pipelines import filled, keeps, sampled
 from btr_haystack.errors import DataError
+from btr_haystack.stores import MEMORY
 from btr_haystack.tasks import TASKS, Item, question_of, read_passages
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
 
-MEMORY = "memory://"
 MUST_WRITE = ("fever", "mmlu")  # their answers stand in no passage
 COLUMNS = (
     "model",
