@@ -15,6 +15,7 @@ from btr_cli.ask import ask
 from btr_cli.benchmark import benchmark
 from btr_cli.demo import demo
 from btr_cli.evaluate import evaluate
+from btr_cli.questions import questions
 from btr_cli.train import train
 from btr_haystack.errors import BTRError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Binary token representations for Haystack."
 )
 app.command()(train)
+app.command()(questions)
 app.command()(evaluate)
 app.command()(benchmark)
 app.command()(ask)

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny models of every family, made on the spot from a seed: no test touches the network."""
 
+import logging
 import os
 import re
 import string
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
@@ -33,6 +35,7 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
+from btr_cli.main import main
 from btr_haystack import BTRConfig, BTRForConditionalGeneration, BTRForQuestionAnswering, fit_codes
 
 torch.set_num_threads(1)
@@ -264,3 +267,33 @@ def generative(seq2seq, tmp_path_factory):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def btr(monkeypatch, capsys):
+    """Runs `btr` with arguments: gives exit status, output and errors."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(logging.getLogger("btr_haystack"), "level", logging.NOTSET)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["btr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return left.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(btr):
+    """Runs `btr` with arguments that it cannot accept: gives the one line that it prints."""
+
+    def run(*arguments):
+        status, _, errors = btr(*arguments)
+        assert status == 1
+        line = errors.splitlines()[-1]
+        assert line.startswith("btr: ")
+        assert [other for other in errors.splitlines() if "btr:" in other or "Traceback" in other] == [line]
+        return line
+
+    return run

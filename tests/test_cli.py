@@ -5,7 +5,6 @@
 
 import gzip
 import json
-import logging
 import os
 import re
 import shutil
@@ -21,7 +20,6 @@ from safetensors.torch import load_file, save_file
 
 from btr_cli import ask, corpus, demo, evaluate, pipelines, train
 from btr_cli.answers import Answer
-from btr_cli.main import main
 from btr_haystack import default_model_path
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError
@@ -30,36 +28,6 @@ from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRRe
 
 ROOT = Path(__file__).parents[1]
 QUERY = "What is the capital of Norway?"
-
-
-@pytest.fixture
-def btr(monkeypatch, capsys):
-    """Runs `btr` with arguments: gives exit status, output and errors."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(logging.getLogger("btr_haystack"), "level", logging.NOTSET)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["btr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        return left.value.code or 0, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def refused(btr):
-    """Runs `btr` with arguments that it cannot accept: gives the one line that it prints."""
-
-    def run(*arguments):
-        status, _, errors = btr(*arguments)
-        assert status == 1
-        line = errors.splitlines()[-1]
-        assert line.startswith("btr: ")
-        assert [other for other in errors.splitlines() if "btr:" in other or "Traceback" in other] == [line]
-        return line
-
-    return run
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from btr_haystack.generative import BTRForConditionalGeneration
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.model import BTRForQuestionAnswering
 from btr_haystack.squad import Paragraph, merged
+from btr_haystack.training.asker import asking
 from btr_haystack.training.data import PairDataset, collate
 from btr_haystack.training.files import read_paragraphs
 from btr_haystack.training.optimizer import new_optimizer
@@ -34,7 +35,8 @@ logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
 OPTIMIZERS = ("muon", "adamw")
-STAGES = ("teacher", "decomposed", "binarised")
+STAGES = ("teacher", "decomposed", "binarised", "asker")
+SPLIT_STAGES = ("decomposed", "binarised")
 USUAL: dict[str, Any] = {"k": 6, "bits": 128, "code": "residual", "scale": "predicted", "stop_tokens": ()}
 
 
@@ -43,7 +45,8 @@ class StageSettings:
     """
     Everything that decides what a stage does; saved beside the model as training.json.
 
-    :param stage: "teacher" (joint reader), "decomposed" (split after k layers), "binarised" (split and coded).
+    :param stage: "teacher" (joint reader), "decomposed" (split after k layers), "binarised" (split and coded), "asker"
+        (a joint reader that writes the questions a passage answers, for `write_questions`).
     :param base: folder or hub id to start from: an encoder, a reader, or the model of the stage before.
     :param output: folder of the new model; its last checkpoint stands in it, too.
     :param data: files of SQuAD, of Natural Questions with paragraphs (QED) or of FEVER with evidence; questions without
@@ -166,7 +169,10 @@ class StageSettings:
         if self.decoder_only and not self.weights.writing:
             msg = "decoder_only is on but weights.writing is 0: nothing would be trained; give it a weight"
             raise ValueError(msg)
-        if self.stage != "teacher" and self.teacher is None and self.weights.teacher and not self.decoder_only:
+        if self.stage == "asker" and not self.weights.writing:
+            msg = "stage 'asker' learns to write questions but weights.writing is 0; give it a weight"
+            raise ValueError(msg)
+        if self.stage in SPLIT_STAGES and self.teacher is None and self.weights.teacher and not self.decoder_only:
             msg = (
                 f"stage {self.stage!r} imitates a teacher: give the folder of one (made by stage 'teacher'), "
                 "or set the weights of imitation and distillation to 0"
@@ -193,6 +199,8 @@ def run_stage(settings: StageSettings) -> Path:
     _check_resumable(output, settings)
     torch.manual_seed(settings.seed)
     paragraphs = merged(paragraph for file in settings.data for paragraph in read_paragraphs(file))
+    if settings.stage == "asker":
+        paragraphs = asking(paragraphs)
     training, held_out = split_articles(paragraphs, settings.validation, settings.seed)
     if not any(paragraph.questions for paragraph in training):
         msg = f"no question to train on in {', '.join(settings.data)} (validation share {settings.validation})"
@@ -200,7 +208,7 @@ def run_stage(settings: StageSettings) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(settings.base)
     model = _start(settings, tokenizer, [paragraph.text for paragraph in training])
     teacher = None
-    if settings.teacher is not None and settings.weights.teacher and not settings.decoder_only:
+    if settings.stage in SPLIT_STAGES and settings.teacher and settings.weights.teacher and not settings.decoder_only:
         teacher = BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32)
     frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
     positions = model.family.positions
@@ -356,7 +364,7 @@ def split_articles(paragraphs: list[Paragraph], share: float, seed: int) -> tupl
 
 def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQuestionAnswering:
     """The model a stage begins with: without dropout, in float32, its codes fitted where they are new."""
-    split = settings.stage != "teacher"
+    split = settings.stage in SPLIT_STAGES
     bits = settings.bits if settings.stage == "binarised" else None
     stop_tokens = list(settings.stop_tokens or ())
     fields: dict[str, Any] = {"code": settings.code, "scale": settings.scale, "stop_tokens": stop_tokens}
