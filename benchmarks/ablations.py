@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from btr_cli.benchmark import ANSWERS, Task, gold, machine, retrieved, score
-from btr_cli.evaluate import corpus, drawn
 from btr_cli.pipelines import checked_source
+from btr_cli.squad import corpus, drawn
 from btr_haystack import binarise
 from btr_haystack.model import Binariser
 from btr_haystack.squad import read_squad

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from btr_cli.benchmark import ANSWERS, gold, machine, score
-from btr_cli.evaluate import drawn
+from btr_cli.squad import drawn
 from btr_haystack import SplitReader
 from btr_haystack.default import model_source
 from btr_haystack.squad import read_squad

@@ -24,8 +24,9 @@ from rich.progress import track
 from rich.table import Table
 
 from btr_cli.benchmark import machine
-from btr_cli.evaluate import LONGEST_ANSWER, Asked, drawn
+from btr_cli.evaluate import LONGEST_ANSWER
 from btr_cli.pipelines import checked_source, filled
+from btr_cli.squad import Asked, drawn
 from btr_haystack import SplitReader
 from btr_haystack.metrics import exact_match, f1
 from btr_haystack.reader import Spans

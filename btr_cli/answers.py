@@ -7,12 +7,14 @@
 import hashlib
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from haystack import Document, ExtractedAnswer
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 from transformers.utils import CONFIG_NAME, cached_file
 
@@ -20,6 +22,7 @@ from btr_haystack.errors import DataError
 from btr_haystack.int8 import WEIGHTS_FILE
 
 Key = tuple[str, bool, str, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,24 @@ class Journal:
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(answer)) + "\n")
+
+    def answers(
+        self, reader: tuple[str, bool, str], asked: Sequence[T], ask: Callable[[Key, T], Answer]
+    ) -> list[Answer]:
+        """
+        The answers of a reader, those that are missing asked for.
+
+        :param reader: model, whether it stands in as the teacher, and the task.
+        :param asked: the questions.
+        :param ask: answers a question, which has this key.
+        """
+        model, _, task = reader
+        keys = [(*reader, number) for number in range(len(asked))]
+        description = f"{task} {Path(model).name}".strip()
+        for key, one in track(zip(keys, asked, strict=True), description=description, total=len(keys)):
+            if key not in self.done:
+                self.add(ask(key, one))
+        return [self.done[key] for key in keys]
 
 
 def journal_beside(

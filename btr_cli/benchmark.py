@@ -23,16 +23,16 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig
 
-from btr_cli import evaluate
 from btr_cli.demo import ordinary_reader
-from btr_cli.evaluate import Asked, corpus, drawn
 from btr_cli.pipelines import checked_source, filled, keeps
+from btr_cli.squad import Asked, Reader, answered, corpus, drawn
+from btr_cli.squad import score as scored
 from btr_haystack.config import BTRConfig
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.squad import read_squad
 from btr_haystack.training.stages import fast_bf16
-from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
+from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
 
 KNOBS = ("bits", "coded_share", "kept_share", "second_read", "dtype")
 Task = list[tuple[Asked, list[Document]]]
@@ -254,13 +254,13 @@ def retrieved(asked: list[Asked], documents: list[Document], top_k: int) -> Task
     return [(one, retriever.run(query=one[1].text)["documents"]) for one in asked]
 
 
-def score(reader: BTRReader | BTRGenerativeReader, task: Task, label: str) -> dict[str, float]:
+def score(reader: Reader, task: Task, label: str) -> dict[str, float]:
     """Mean exact match and F1 in percent."""
     reader.warm_up()
     given = {id(one): documents for one, documents in task}
     asked = [one for one, _ in task]
-    answers = evaluate.answered(asked, lambda one: reader.run(query=one[1].text, documents=given[id(one)]), label)
-    figures = evaluate.score(asked, answers)
+    answers = answered(asked, lambda one: reader.run(query=one[1].text, documents=given[id(one)]), (label, False, ""))
+    figures = scored(asked, answers)
     return {name: figures[name] for name in ("em", "f1")}
 
 

@@ -4,49 +4,23 @@
 
 """`btr evaluate`: exact match and F1 of a reader beside its teacher, on the same questions."""
 
-import json
-import math
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from haystack import Document
-from rich.console import Console
-from rich.progress import track
 
-from btr_cli.answers import Answer, Journal, as_markdown, as_table, best, bytes_a_token, journal_beside, means
-from btr_cli.pipelines import checked_source, keeps, put_question, question_pipeline, sampled
+from btr_cli.pipelines import checked_source
+from btr_cli.squad import SquadSettings, evaluate_squad
 from btr_cli.tasks import TaskSettings, evaluate_task
 from btr_haystack.default import DEFAULT_MODEL
-from btr_haystack.errors import DataError
 from btr_haystack.merge import MOST_MERGED
-from btr_haystack.metrics import best_threshold, exact_match, f1
-from btr_haystack.squad import Paragraph, Question, read_squad
 from btr_haystack.stores import MEMORY
 from btr_haystack.tasks import TASKS as PAPER_TASKS
-from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
 from haystack_integrations.components.readers.btr.btr_generative_reader import QUERY
-
-Asked = tuple[Paragraph, Question]
-Ask = Callable[[Asked], dict[str, Any]]  # gives a reader's outputs
 
 TASKS = ("gold", "open", "no-answer")
 LONGEST_ANSWER = 30
 TOP_K = 10
-COLUMNS = (
-    "task",
-    "model",
-    "questions",
-    "EM",
-    "F1",
-    "of teacher's F1",
-    "passages",
-    "ms a question",
-    "hits",
-    "bytes a token",
-)
 FOUND_ONLY = ("--retrieval-weight", "--second-read", "--max-answer-length")
 
 
@@ -164,158 +138,10 @@ def evaluate(
         )  # fmt: skip
         evaluate_task(asked_for, output)
         return
-    paragraphs = read_squad(data)
-    if not drawn(paragraphs, None, seed):
-        msg = f"{data} holds no question with an answer"
-        raise DataError(msg)
-    if mode == "no-answer" and all(question.answers for paragraph in paragraphs for question in paragraph.questions):
-        msg = f"{data} holds no question without an answer; mode no-answer needs a file like those of SQuAD 2"
-        raise DataError(msg)
-    told: dict[str, Any] = {"data": data.name, "seed": seed, "top_k": top_k, "bits": bits, "kept_share": kept_share}
-    told |= {"coded_share": coded_share, "writes": writes, "prompt": (prompt or QUERY) if writes else None}
-    told |= merging if writes else {"max_answer_length": max_answer_length}
-    told |= {"retrieval_weight": retrieval_weight, "second_read": second_read}
     parts = ("gold", "open") if mode == "both" else (mode,)
-    sizes = {part: open_sample if part == "open" and open_sample else sample for part in parts}
-    questions = {part: drawn(paragraphs, size, seed, unanswerable=part == "no-answer") for part, size in sizes.items()}
-    everyone = [*([(teacher, True)] if teacher else []), *((name, False) for name in models)]
-    searched = corpus(paragraphs)
-    journal = journal_beside(output, told, [*questions.values()], [name for name, _ in everyone], searched)
-    rows: list[dict[str, Any]] = []
-    for part, asked in questions.items():
-        for name, is_teacher in everyone:
-            kept = None
-            cut = bits is not None or coded_share is not None or merged_share
-            if not is_teacher and (keeps(name) or cut):
-                kept = BinaryTokenStore(
-                    name, MEMORY, bits=bits, coded_share=coded_share, merged_share=merged_share
-                )  # fmt: skip
-            reader: BTRReader | BTRGenerativeReader
-            if writes:
-                knobs: dict[str, Any] = {}
-                if not is_teacher:
-                    knobs = {"kept_share": kept_share, "merged_inside": merged_inside, "merged_across": merged_across}
-                reader = BTRGenerativeReader(name, token_store=kept, prompt=prompt or QUERY, **knobs)
-            else:
-                settings: dict[str, Any] = {"top_k": 1, "no_answer": False}
-                settings |= {"max_answer_length": max_answer_length or None, "retrieval_weight": retrieval_weight}
-                if not is_teacher:
-                    again = {"second_model": teacher if second_read else None, "second_read": second_read}
-                    settings |= {"kept_share": kept_share, **again}
-                reader = BTRReader(name, token_store=kept, **settings)
-            reader.warm_up()
-            ask = on_retrieved(reader, searched, top_k) if part == "open" else on_gold(reader)
-            answers = answered(asked, ask, name, teacher=is_teacher, task=part, journal=journal)
-            judge = score_with_threshold if part == "no-answer" else score
-            row = {"task": part, "model": Path(name).name, "teacher": is_teacher, **judge(asked, answers)}
-            rows.append(row | {"bytes_a_token": bytes_a_token(reader, row, told, output)})
-            reader.close()
-    base = {row["task"]: row for row in rows if row["teacher"]}
-    for row in rows:
-        if row["task"] in base and base[row["task"]]["f1"]:
-            row["share_of_teacher_f1"] = row["f1"] / base[row["task"]]["f1"]
-    title, lines = f"{data.name}, seed {seed}", [cells(row) for row in rows]
-    Console().print(as_table(COLUMNS, lines, title))
-    if output:
-        output.write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-        output.with_suffix(".md").write_text(as_markdown(COLUMNS, lines, title), encoding="utf-8")
-
-
-def drawn(paragraphs: list[Paragraph], sample: int | None, seed: int, *, unanswerable: bool = False) -> list[Asked]:
-    """
-    The answerable questions with their paragraphs, or a sample of them; neighbours stay together.
-
-    :param sample: number of questions; None for all.
-    :param seed: of the choice.
-    :param unanswerable: take the others, too.
-    """
-    asked = [
-        (paragraph, question) for paragraph in paragraphs for question in paragraph.questions
-        if question.answers or unanswerable
-    ]  # fmt: skip
-    return sampled(asked, sample, seed)
-
-
-def on_gold(reader: BTRReader | BTRGenerativeReader) -> Ask:
-    """Answers from the question's own paragraph."""
-
-    def ask(asked: Asked) -> dict[str, Any]:
-        return reader.run(query=asked[1].text, documents=[Document(content=asked[0].text)])
-
-    return ask
-
-
-def corpus(paragraphs: list[Paragraph]) -> list[Document]:
-    """What is searched: all paragraphs of the file, each once."""
-    return [Document(content=text) for text in dict.fromkeys(paragraph.text for paragraph in paragraphs)]
-
-
-def on_retrieved(reader: BTRReader | BTRGenerativeReader, documents: list[Document], top_k: int) -> Ask:
-    """Answers from the documents that BM25 finds, in a Haystack pipeline."""
-    pipeline = question_pipeline(documents, reader, top_k)
-
-    def ask(asked: Asked) -> dict[str, Any]:
-        return put_question(pipeline, asked[1].text)
-
-    return ask
-
-
-def answered(
-    asked: list[Asked], ask: Ask, model: str, *, teacher: bool = False, task: str = "", journal: Journal | None = None
-) -> list[Answer]:
-    """
-    An answer to each question.
-
-    :param asked: the questions.
-    :param ask: gives the outputs of a reader.
-    :param model: its folder or hub id.
-    :param teacher: whether it stands in as the teacher.
-    :param task: what it is asked for.
-    :param journal: has the answers that were given already, and gets the others.
-    """
-    journal = journal or Journal(None, {})
-    answers = []
-    for number, one in enumerate(track(asked, description=f"{task} {Path(model).name}".strip())):
-        key = (model, teacher, task, number)
-        if key not in journal.done:
-            start = time.perf_counter()
-            outputs = ask(one)
-            ms = 1e3 * (time.perf_counter() - start)
-            text, certainty = best(outputs)
-            cache = outputs["cache"]
-            count = sum(cache.values())
-            journal.add(Answer(*key, one[1].id, text, certainty, ms, hits=cache["hits"], passages=count))
-        answers.append(journal.done[key])
-    return answers
-
-
-def score(asked: list[Asked], answers: list[Answer]) -> dict[str, Any]:
-    """Mean exact match and F1 in percent, and what `means` gives."""
-    count = max(len(asked), 1)
-    golds = [[text for text, _ in question.answers] for _, question in asked]
-    matches = sum(exact_match(answer.text, gold) for answer, gold in zip(answers, golds, strict=True))
-    overlaps = sum(f1(answer.text, gold) for answer, gold in zip(answers, golds, strict=True))
-    return {"em": 100 * matches / count, "f1": 100 * overlaps / count, **means(answers)}
-
-
-def score_with_threshold(asked: list[Asked], answers: list[Answer]) -> dict[str, Any]:
-    """Best exact match and F1 in percent where answers below one threshold count as none given (SQuAD 2.0)."""
-    golds = [[text for text, _ in question.answers] for _, question in asked]
-    answerable = [bool(one) for one in golds]
-    scores = [answer.score for answer in answers]
-    figures: dict[str, Any] = {"unanswerable": answerable.count(False)}
-    for name, metric in (("em", exact_match), ("f1", f1)):
-        values = [metric(answer.text, one) for answer, one in zip(answers, golds, strict=True)]
-        mean, threshold = best_threshold(scores, values, answerable)
-        figures |= {name: 100 * mean, f"{name}_threshold": threshold if math.isfinite(threshold) else None}
-    return {**figures, **means(answers)}
-
-
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row's figures as text, in the order of `COLUMNS`."""
-    share = f"{row['share_of_teacher_f1']:.1%}" if "share_of_teacher_f1" in row else ""
-    size = "" if row["bytes_a_token"] is None else f"{row['bytes_a_token']:.1f}"
-    return (
-        row["task"], row["model"], str(row["questions"]), f"{row['em']:.2f}", f"{row['f1']:.2f}", share,
-        f"{row['passages']:.1f}", f"{row['ms']:.0f}", f"{row['hits']:.0%}", size,
+    asked = SquadSettings(
+        data, parts, models, teacher, sample, open_sample, seed, top_k, bits, coded_share, kept_share,
+        (prompt or QUERY) if writes else None, merging if writes else {}, max_answer_length, retrieval_weight,
+        second_read,
     )  # fmt: skip
+    evaluate_squad(asked, output)

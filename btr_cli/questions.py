@@ -36,7 +36,7 @@ def questions(
     output: Annotated[Path, typer.Option(help="SQuAD-format file to be written, with gzip where it ends in .gz.")],
     teacher: Annotated[str, typer.Option(help="An ordinary reader, which answers.")] = DEFAULT_TEACHER,
     each: Annotated[int, typer.Option(min=1, help="Questions sampled a passage.")] = 4,
-    least: Annotated[float, typer.Option(min=0, max=1, help="Probability that an answer must have.")] = 0.3,
+    least: Annotated[float, typer.Option(min=0, max=1, help="Probability that an answer must have.")] = 0.1,
     without: Annotated[
         list[Path] | None, typer.Option(help="SQuAD-format file whose articles are left out, to be tested on; again.")
     ] = None,

@@ -9,17 +9,17 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from btr_cli.answers import Answer, as_markdown, as_table, best, bytes_a_token, journal_beside, means
+from btr_cli.answers import Answer, Key, as_markdown, as_table, best, bytes_a_token, journal_beside, means
 from btr_cli.pipelines import filled, keeps, sampled
 from btr_haystack.errors import DataError
 from btr_haystack.stores import MEMORY
@@ -111,13 +111,8 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
         tokenizer = AutoTokenizer.from_pretrained(model) if task.words else None
         reader = reader_of(model, settings, tokenizer, teacher=teacher)
         reader.warm_up()
-        answers = []
-        for number, item in enumerate(track(items, description=f"{settings.task} {Path(model).name}")):
-            key = (model, teacher, settings.task, number)
-            if key not in journal.done:
-                query = fitting(item, settings.prompt, reader.max_seq_length // 2, tokenizer) if item.choices else None
-                journal.add(answered(reader, retriever, item, query or question_of(item), settings.top_k, key))
-            answers.append(journal.done[key])
+        ask = partial(answered, reader, retriever, settings, tokenizer)
+        answers = journal.answers((model, teacher, settings.task), items, ask)
         value = sum(task.metric(answer.text, item) for answer, item in zip(answers, items, strict=True))
         row = means(answers) | {"value": 100 * value / max(len(items), 1), "metric": task.metric_name}
         row |= {"task": settings.task, "model": Path(model).name, "teacher": teacher}
@@ -225,20 +220,23 @@ def fitting(item: Item, prompt: str, room: int, tokenizer: Any) -> str:
 def answered(
     reader: Reader,
     retriever: InMemoryBM25Retriever,
+    settings: TaskSettings,
+    tokenizer: Any,
+    key: Key,
     item: Item,
-    query: str,
-    top_k: int,
-    key: tuple[str, bool, str, int],
 ) -> Answer:
     """
     One question: what BM25 finds, `top_k` in all; its own passages stand in for the last where BM25 missed them.
 
     Reading alone is timed: a store is given the passages before, as an indexing pipeline does.
     """
+    query = question_of(item)
+    if item.choices:
+        query = fitting(item, settings.prompt, reader.max_seq_length // 2, tokenizer)
     found = retriever.run(query=item.question)["documents"]
     missed = set(item.passages) - {document.content for document in found}
     own = [Document(content=text) for text in item.passages if text in missed]
-    documents = [*found[: max(0, top_k - len(own))], *own][:top_k]
+    documents = [*found[: max(0, settings.top_k - len(own))], *own][: settings.top_k]
     store = reader.token_store
     hits = len(documents) - store.write_documents(documents) if store is not None else 0
     start = time.perf_counter()

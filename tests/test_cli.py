@@ -18,7 +18,7 @@ from conftest import SENTENCES, passage
 from haystack import Document
 from safetensors.torch import load_file, save_file
 
-from btr_cli import ask, corpus, demo, evaluate, pipelines, train
+from btr_cli import ask, corpus, demo, pipelines, squad, train
 from btr_cli.answers import Answer
 from btr_haystack import default_model_path
 from btr_haystack.default import DEFAULT_MODEL
@@ -266,7 +266,7 @@ class TestEvaluate:
         first, lines = json.loads(figures.read_text()), journal.read_text().splitlines()
         assert len(lines) == 1 + 2 * 3
         journal.write_text("\n".join([*lines[:3], lines[3][:30]]))
-        monkeypatch.setattr(evaluate, "best", lambda outputs: ("something else", 0.0))
+        monkeypatch.setattr(squad, "best", lambda outputs: ("something else", 0.0))
         assert btr(*given)[0] == 0
         texts = [json.loads(line)["text"] for line in journal.read_text().splitlines()[1:]]
         assert texts == [*(json.loads(line)["text"] for line in lines[1:3]), *["something else"] * 4]
@@ -311,14 +311,14 @@ class TestEvaluate:
         assert all(0 <= row["em"] <= row["f1"] <= 100 and row["ms"] > 0 for row in told["rows"])
 
     def test_a_perfect_reader_and_a_mute_one(self, squad_file):
-        asked = evaluate.drawn(read_squad(squad_file), None, 0)
-        perfect = evaluate.score(asked, [said(number, one[1].answers[0][0]) for number, one in enumerate(asked)])
+        asked = squad.drawn(read_squad(squad_file), None, 0)
+        perfect = squad.score(asked, [said(number, one[1].answers[0][0]) for number, one in enumerate(asked)])
         assert (perfect["questions"], perfect["em"], perfect["f1"]) == (3, 100, 100)
-        mute = evaluate.score(asked, [said(number, "") for number in range(3)])
+        mute = squad.score(asked, [said(number, "") for number in range(3)])
         assert (mute["em"], mute["f1"]) == (0, 0)
 
     def test_a_teacher_that_is_always_wrong(self, btr, squad_file, split_reader, plain_reader, monkeypatch):
-        monkeypatch.setattr(evaluate, "f1", lambda prediction, golds: 0.0)
+        monkeypatch.setattr(squad, "f1", lambda prediction, golds: 0.0)
         given = ("--model", split_reader(), "--teacher", plain_reader("bert"), "--mode", "gold")
         assert btr("evaluate", squad_file, *given)[0] == 0
 
@@ -332,20 +332,20 @@ class TestEvaluate:
         [row] = json.loads(figures.read_text())["rows"]
         assert (row["questions"], row["unanswerable"]) == (4, 1)
         assert 25 <= row["em"] <= row["f1"] <= 100  # to say nothing at all is right once in four
-        asked = evaluate.drawn(read_squad(squad_file), None, 0, unanswerable=True)
+        asked = squad.drawn(read_squad(squad_file), None, 0, unanswerable=True)
         answers = [
             said(number, one[1].answers[0][0], 0.8) if one[1].answers else said(number, "nonsense", 0.2)
             for number, one in enumerate(asked)
         ]
-        sure = evaluate.score_with_threshold(asked, answers)
+        sure = squad.score_with_threshold(asked, answers)
         assert (sure["em"], sure["f1"], sure["f1_threshold"]) == (100, 100, 0.8)
 
     def test_samples(self, squad_file):
         paragraphs = read_squad(squad_file)
-        asked = evaluate.drawn(paragraphs, 2, 1)
+        asked = squad.drawn(paragraphs, 2, 1)
         assert len(asked) == 2
-        assert asked == evaluate.drawn(paragraphs, 2, 1)
-        assert len(evaluate.drawn(paragraphs, 9, 1)) == 3
+        assert asked == squad.drawn(paragraphs, 2, 1)
+        assert len(squad.drawn(paragraphs, 9, 1)) == 3
 
     def test_refusals(self, refused, squad_file, documents_file, tmp_path):
         assert "--bits has no meaning for task nq" in refused("evaluate", squad_file, "--task", "nq", "--bits", 8)

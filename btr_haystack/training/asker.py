@@ -26,9 +26,9 @@ from btr_haystack.training.trainer import Places, places_of
 from btr_haystack.windows import encodings, frame_of, question_part, tokenise
 
 ASK = "Which question does this passage answer?"
-LONGEST_QUESTION = 40  # tokens
+LONGEST_QUESTION = 28  # tokens; a batch takes as long as its longest, and few of those are good
 LONGEST_ANSWER = 30
-LIKELIEST = 50  # words that sampling chooses from: those beyond are seldom right, and only slow
+LIKELIEST = 8  # tokens that each place is sampled from: with more, questions are seldom to the point
 
 
 def asking(paragraphs: Iterable[Paragraph]) -> list[Paragraph]:
@@ -66,7 +66,7 @@ def write_questions(
     :param texts: passages, all run at once.
     :param each: questions sampled of a passage.
     :param window: tokens of a passage that are read, its first ones.
-    :returns: for each passage its questions, different ones, without empty ones.
+    :returns: for each passage its questions, different ones, without empty ones and those that found no end.
     """
     frame = frame_of(tokenizer)
     asked = question_part(frame, tokenise(tokenizer, [ASK])[0], asker.config.max_query_length)
@@ -76,7 +76,9 @@ def write_questions(
     ids = t5.generate(
         **rows, do_sample=True, top_k=LIKELIEST, num_return_sequences=each, max_new_tokens=LONGEST_QUESTION
     )
-    written = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    whole = (ids == t5.generation_config.eos_token_id).any(1).tolist()
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    written = [text.strip() if ended else "" for text, ended in zip(texts, whole, strict=True)]
     return [list(dict.fromkeys(filter(None, written[i * each : (i + 1) * each]))) for i in range(len(pieces))]
 
 
