@@ -56,7 +56,7 @@ def test_an_asker_learns_to_write_questions(seq2seq, squad_file, tmp_path):
     """What it is taught, word for word."""
     settings = StageSettings(
         "asker", str(seq2seq), str(tmp_path / "asker"), (str(squad_file),), steps=150, passages=2, questions=1,
-        negatives=0.0, learning_rate=5e-3, warmup=5, validation=0.0, optimizer="adamw", bf16=False,
+        learning_rate=5e-3, warmup=5, validation=0.0, optimizer="adamw", bf16=False,
         weights=Weights(writing=1.0, shared=0.0),
     )  # fmt: skip
     model = BTRForConditionalGeneration.from_pretrained(run_stage(settings)).float().eval()

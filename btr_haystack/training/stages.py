@@ -73,7 +73,7 @@ class StageSettings:
     :param groups: groups of passages a step, on each device.
     :param passages: passages a group.
     :param questions: questions a passage, at most.
-    :param negatives: wrong passages a question, on average.
+    :param negatives: wrong passages a question, on average; an asker has none.
     :param window: most tokens of a passage.
     :param optimizer: "muon" or "adamw" (`new_optimizer`); None for "muon" where bfloat16 is fast, in which it works.
     :param learning_rate: of the encoder.
@@ -225,7 +225,7 @@ def run_stage(settings: StageSettings) -> Path:
         frame=frame,
         passages=settings.passages,
         questions=settings.questions,
-        negatives=settings.negatives,
+        negatives=0.0 if settings.stage == "asker" else settings.negatives,
         window=settings.window,
         max_query_length=model.config.max_query_length,
         writes=settings.weights.writing > 0,
