@@ -58,6 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "prior alone, no bits": {"bits": 0},
     "64 bits": {"bits": 64},
     "128 bits, cut to 64 in half of the steps": {"nested": (64,)},
+    "256 bits": {"bits": 256},
     "512 bits": {"bits": 512},
     "sign code (the paper's), 512 bits": {"code": "sign", "bits": 512},
     "scale stored": {"scale": "stored"},

@@ -64,6 +64,7 @@ def questions(
         "least": least, "window": window, "seed": seed,
     }  # fmt: skip
     part = output.with_name(output.name + ".part")
+    chosen.sort(key=lambda one: len(one.text))  # so that little of a group is padding
     models = _loaded(source, taught)
     done = _begun(part, hashlib.blake2b(json.dumps(settings).encode(), digest_size=8).hexdigest())
     groups = [chosen[first : first + AT_A_TIME] for first in range(0, len(chosen), AT_A_TIME)]
