@@ -18,6 +18,7 @@ from rich.progress import track
 from rich.table import Table
 from transformers.utils import CONFIG_NAME, cached_file
 
+from btr_cli.jsonlines import JsonLines
 from btr_haystack.errors import DataError
 from btr_haystack.int8 import WEIGHTS_FILE
 
@@ -69,37 +70,18 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, head: dict[str, Any]) -> None:
-        self.path = path
-        self.done: dict[Key, Answer] = {}
-        first = json.dumps(head)
-        if path is None:
-            return
-        if not path.exists():
-            path.write_text(first + "\n", encoding="utf-8")
-            return
-        found, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
-        if found != first:
-            msg = f"{path} holds answers of another run ({found:.160}); expected {first}: move it away"
-            raise DataError(msg)
-        whole = [first]
-        for number, line in enumerate(lines, 2):
-            try:
-                answer = Answer(**json.loads(line))
-            except (ValueError, TypeError) as error:
-                if number <= len(lines):
-                    msg = f"{path}, line {number}: not an answer: {line:.80}"
-                    raise DataError(msg) from error
-                continue  # the run was broken off in the middle of it
-            self.done[answer.key] = answer
-            whole.append(line)
-        path.write_text("\n".join(whole) + "\n", encoding="utf-8")
+        self.lines = JsonLines(path, head)
+        try:
+            answers = [Answer(**line) for line in self.lines.values]
+        except TypeError as error:
+            msg = f"{path} has lines that are not answers ({error}): move it away"
+            raise DataError(msg) from error
+        self.done = {answer.key: answer for answer in answers}
 
     def add(self, answer: Answer) -> None:
         """Keep one answer."""
         self.done[answer.key] = answer
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(answer)) + "\n")
+        self.lines.add(asdict(answer))
 
     def answers(
         self, reader: tuple[str, bool, str], asked: Sequence[T], ask: Callable[[Key, T], Answer]
@@ -110,6 +92,7 @@ class Journal:
         :param reader: model, whether it stands in as the teacher, and the task.
         :param asked: the questions.
         :param ask: answers a question, which has this key.
+        :returns: an answer to each question, in order.
         """
         model, _, task = reader
         keys = [(*reader, number) for number in range(len(asked))]
@@ -134,26 +117,27 @@ def journal_beside(
     """
     if output is None:
         return Journal(None, {})
-    versions = [(Path(model).name, _version(model)) for model in models]
-    known_by = {"questions": _digest(asked), "searched": _digest([one.content for one in searched])}
+    versions = [(Path(model).name, version(model)) for model in models]
+    known_by = {"questions": digest(asked), "searched": digest([one.content for one in searched])}
     return Journal(output.with_suffix(".answers.jsonl"), settings | known_by | {"models": versions})
 
 
-def _digest(items: list[Any]) -> str:
+def digest(items: list[Any]) -> str:
+    """Digest of things by what they look like."""
     return hashlib.blake2b("\n".join(map(repr, items)).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
-def _version(model: str) -> str:
+def version(model: str) -> str:
     """Digest of a model's settings and weights, so that a model that was trained on, or set anew, is known apart."""
-    digest = hashlib.blake2b(digest_size=8)
+    known_by = hashlib.blake2b(digest_size=8)
     for name in (CONFIG_NAME, WEIGHTS_FILE):
         try:
             path = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
         except OSError:
             path = None
         if path is not None:
-            digest.update(Path(path).read_bytes())
-    return digest.hexdigest()
+            known_by.update(Path(path).read_bytes())
+    return known_by.hexdigest()
 
 
 def best(outputs: dict[str, Any]) -> tuple[str, float]:

@@ -140,8 +140,9 @@ def evaluate(
         return
     parts = ("gold", "open") if mode == "both" else (mode,)
     asked = SquadSettings(
-        data, parts, models, teacher, sample, open_sample, seed, top_k, bits, coded_share, kept_share,
-        (prompt or QUERY) if writes else None, merging if writes else {}, max_answer_length, retrieval_weight,
-        second_read,
+        data=data, parts=parts, models=models, teacher=teacher, sample=sample, open_sample=open_sample, seed=seed,
+        top_k=top_k, bits=bits, coded_share=coded_share, kept_share=kept_share,
+        prompt=(prompt or QUERY) if writes else None, merging=merging if writes else {},
+        max_answer_length=max_answer_length, retrieval_weight=retrieval_weight, second_read=second_read,
     )  # fmt: skip
     evaluate_squad(asked, output)

@@ -15,7 +15,7 @@ from btr_haystack.training.stages import StageSettings, Weights, run_stage
 
 
 def train(
-    stage: Annotated[str, typer.Argument(help="teacher, decomposed or binarised")],
+    stage: Annotated[str, typer.Argument(help="teacher, decomposed, binarised, or asker")],
     base: Annotated[str, typer.Option(help="Folder or hub id to start from.")],
     output: Annotated[Path, typer.Option(help="Folder of the new model; resumes from the checkpoints in it.")],
     data: Annotated[list[Path], typer.Option(help="File of SQuAD, QED or FEVER, plain or gzip; again.")],
@@ -80,7 +80,7 @@ def train(
     first_look: Annotated[float, typer.Option(help="Weight: spans after the first upper layer.")] = Weights.first_look,
 ) -> None:
     """
-    Train a teacher, then decompose it, then binarise it; on CPU or GPU, resumed when run again.
+    Train a teacher, then decompose it, then binarise it; or an asker, for btr questions. Resumed when run again.
     """
     given = locals().copy()
     weights = Weights(**{field.name: given[field.name] for field in fields(Weights)})

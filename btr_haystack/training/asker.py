@@ -14,9 +14,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from btr_haystack.generative import BTRForConditionalGeneration
 from btr_haystack.model import BTRForQuestionAnswering
+from btr_haystack.padding import padded
 from btr_haystack.rows import by_length
 from btr_haystack.spans import best_spans
 from btr_haystack.squad import Paragraph, Question
@@ -68,18 +70,22 @@ def write_questions(
     :param window: tokens of a passage that are read, its first ones.
     :returns: for each passage its questions, different ones, without empty ones and those that found no end.
     """
-    frame = frame_of(tokenizer)
+    if not texts:
+        return []
+    frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
     asked = question_part(frame, tokenise(tokenizer, [ASK])[0], asker.config.max_query_length)
-    pieces = [[*asked, *ids[:window], *frame.closing] for ids in tokenise(tokenizer, list(texts))]
-    rows = tokenizer.pad({"input_ids": pieces}, return_tensors="pt").to(asker.device)
+    rows = [[*asked, *ids[:window], *frame.closing] for ids in tokenise(tokenizer, list(texts))]
+    ids, mask = (one.to(asker.device) for one in padded(rows, pad))
     t5: Any = asker.encoder
-    ids = t5.generate(
-        **rows, do_sample=True, top_k=LIKELIEST, num_return_sequences=each, max_new_tokens=LONGEST_QUESTION
-    )
-    whole = (ids == t5.generation_config.eos_token_id).any(1).tolist()
-    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    written = [text.strip() if ended else "" for text, ended in zip(texts, whole, strict=True)]
-    return [list(dict.fromkeys(filter(None, written[i * each : (i + 1) * each]))) for i in range(len(pieces))]
+    written = t5.generate(
+        ids, attention_mask=mask, do_sample=True, top_k=LIKELIEST, num_return_sequences=each,
+        max_new_tokens=LONGEST_QUESTION,
+    )  # fmt: skip
+    ends = torch.as_tensor(t5.generation_config.eos_token_id, device=written.device)
+    whole = torch.isin(written, ends).any(1).tolist()
+    decoded = tokenizer.batch_decode(written, skip_special_tokens=True)
+    questions = [text.strip() if ended else "" for text, ended in zip(decoded, whole, strict=True)]
+    return [list(dict.fromkeys(filter(None, questions[i * each : (i + 1) * each]))) for i in range(len(texts))]
 
 
 @torch.inference_mode()
@@ -103,7 +109,10 @@ def answer_questions(
     """
     frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
     tokens = encodings(tokenizer, [paragraph.text for paragraph in paragraphs])
-    asked = [(number, question) for number, paragraph in enumerate(paragraphs) for question in paragraph.questions]
+    asked = [
+        (number, question) for number, paragraph in enumerate(paragraphs) for question in paragraph.questions
+        if tokens[number].ids
+    ]  # fmt: skip
     if not asked:
         return []
     longest = teacher.config.max_query_length
@@ -115,30 +124,24 @@ def answer_questions(
     batch = collate([Group([[*found.ids[:window], *frame.closing] for found in tokens], pairs)], pad)
     batch = {name: value.to(teacher.device) for name, value in batch.items()}
     places = places_of(batch, frame, null_first=teacher.family.null_first, pad=pad)
-
-    def read(numbers: torch.Tensor) -> list[torch.Tensor]:
-        return _best(teacher, places.rows(numbers))
-
-    sure, first, last = by_length(places.mask.sum(1), read)
-    before = batch["question_mask"].sum(1)  # of the passage: tokens of the question, whose number is the row's
+    found = by_length(places.mask.sum(1), lambda numbers: _best(teacher, places.rows(numbers)))
+    sure, first, last = (one[:, 0].tolist() for one in found)
+    before = batch["question_mask"].sum(1).tolist()  # of the passage: tokens of the question, whose number is the row's
     answered: dict[int, list[Question]] = {}
     for row, (number, question) in enumerate(asked):
-        if float(sure[row, 0]) < least:
-            continue
-        offsets = tokens[number].offsets
-        begin = offsets[int(first[row, 0] - before[row])][0]
-        end = offsets[int(last[row, 0] - before[row])][1]
-        text = paragraphs[number].text[begin:end]
-        found = text.strip()
-        if found:
-            place = begin + len(text) - len(text.lstrip())
-            answered.setdefault(number, []).append(dataclasses.replace(question, answers=((found, place),)))
+        offsets, text = tokens[number].offsets, paragraphs[number].text
+        start = offsets[first[row] - before[row]][0]
+        answer = text[start : offsets[last[row] - before[row]][1]]
+        if sure[row] >= least and answer.strip():
+            start += len(answer) - len(answer.lstrip())
+            answers = ((answer.strip(), start),)
+            answered.setdefault(number, []).append(dataclasses.replace(question, answers=answers))
     return [
         dataclasses.replace(paragraphs[number], questions=tuple(questions)) for number, questions in answered.items()
     ]
 
 
-def _best(teacher: BTRForQuestionAnswering, places: Places) -> list[torch.Tensor]:
+def _best(teacher: BTRForQuestionAnswering, places: Places) -> list[Tensor]:
     """Probability, first and last token of each row's best span, each (rows, 1)."""
     out = teacher(input_ids=places.ids, attention_mask=places.mask, token_type_ids=places.segments)
     logits = [one.float().masked_fill(~places.allowed, LOW) for one in (out.start_logits, out.end_logits)]

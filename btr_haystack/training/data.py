@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from btr_haystack.model import BTRForQuestionAnswering
 from btr_haystack.padding import padded
 from btr_haystack.squad import Paragraph
 from btr_haystack.training.retrieval import rivals
-from btr_haystack.windows import Frame, clean, question_part, window_starts
+from btr_haystack.windows import Frame, clean, passage_room, question_part, window_starts
 
 NOTHING = -100  # what transformers' losses leave out
 LIKE = 1.3  # lengths are alike where neither is so many times the other
@@ -161,7 +162,9 @@ class PairDataset(Dataset[Group]):
             for chosen in rng.sample(range(len(questions)), min(self.questions, len(questions))):
                 part, answers = self.question_parts[i][chosen], questions[chosen].answers
                 start, end = self._answer(i, starts[place], answers)
-                said = questions[chosen].label or (answers[0][0] if start >= 0 else "")
+                said = questions[chosen].label or (answers[0][0] if answers else "")
+                if answers and start < 0:  # the window does not tell
+                    said = ""
                 written = self._written(said) if self.writes and said else []
                 pairs.append(Pair(part, place, start, end, group, written))
                 others = [
@@ -186,6 +189,22 @@ class PairDataset(Dataset[Group]):
         inside = [i for i, (a, b) in enumerate(offsets) if a < begin + len(text) and b > begin]
         whole = bool(inside) and offsets[inside[0]][0] <= begin and offsets[inside[-1]][1] >= begin + len(text)
         return (inside[0], inside[-1]) if whole else (-1, -1)
+
+
+def check_window(model: BTRForQuestionAnswering, frame: Frame, window: int) -> None:
+    """
+    Refuse windows that the encoder has too few positions for.
+
+    :raises ValueError: tells how many tokens a window can have.
+    """
+    positions = model.family.positions
+    room = window if positions is None else passage_room(frame, positions, model.config.max_query_length)
+    if room < window:
+        msg = (
+            f"window is {window}, but this encoder has only {positions} positions, those of the question and "
+            f"special tokens among them; expected a window of {room} tokens or fewer"
+        )
+        raise ValueError(msg)
 
 
 def collate(groups: Sequence[Group], pad: int = 0) -> dict[str, Tensor]:

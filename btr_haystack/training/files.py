@@ -33,7 +33,7 @@ def read_paragraphs(path: str | Path) -> list[Paragraph]:
     :raises DataError: if the file cannot be read, has another form, or comes without any paragraph.
     """
     path = Path(path)
-    task = _task_of(path)
+    task = task_of(path)
     if task == "squad":
         return read_squad(path)
     if task == "questions":
@@ -52,9 +52,9 @@ def read_paragraphs(path: str | Path) -> list[Paragraph]:
     return [_paragraph(path, item, task) for item in whole]
 
 
-def _task_of(path: Path) -> str:
+def task_of(path: str | Path) -> str:
     """What the first line that is not empty is of; "squad" where it is of nothing else."""
-    first = next((line for _, line in lines_of(read_text(path)) if line.strip()), "")
+    first = next((line for _, line in lines_of(read_text(Path(path))) if line.strip()), "")
     try:
         entry = json.loads(first)
     except ValueError:

@@ -25,11 +25,11 @@ from btr_haystack.merge import MOST_MERGED
 from btr_haystack.model import BTRForQuestionAnswering
 from btr_haystack.squad import Paragraph, merged
 from btr_haystack.training.asker import asking
-from btr_haystack.training.data import PairDataset, collate
-from btr_haystack.training.files import read_paragraphs
+from btr_haystack.training.data import PairDataset, check_window, collate
+from btr_haystack.training.files import read_paragraphs, task_of
 from btr_haystack.training.optimizer import new_optimizer
 from btr_haystack.training.trainer import ReaderTrainer, Weights
-from btr_haystack.windows import frame_of, passage_room
+from btr_haystack.windows import frame_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,9 @@ class StageSettings:
     :param base: folder or hub id to start from: an encoder, a reader, or the model of the stage before.
     :param output: folder of the new model; its last checkpoint stands in it, too.
     :param data: files of SQuAD, of Natural Questions with paragraphs (QED) or of FEVER with evidence; questions without
-        answers train the reader to find none.
-    :param teacher: the teacher's folder; needed by stages 2 and 3 where they imitate it or are distilled (`Weights`).
+        answers train the reader to find none. For an asker of SQuAD alone: the others hold prompts and claims.
+    :param teacher: the teacher's folder; needed by stages 2 and 3 where they imitate it or are distilled (`Weights`);
+        an asker has none.
     :param decoder: folder or hub id of a model whose decoder the base gets, to be trained to write (`Weights.writing`);
         None where the base has one.
     :param k: number of lower layers (stages 2 and 3); None for the base's, 6 where it is not split.
@@ -71,7 +72,7 @@ class StageSettings:
         to write (`Compression.across`), as a reader does that is to be compressed at run time.
     :param steps: optimiser steps.
     :param groups: groups of passages a step, on each device.
-    :param passages: passages a group.
+    :param passages: passages a group; an asker's has one, whatever is said here.
     :param questions: questions a passage, at most.
     :param negatives: wrong passages a question, on average; an asker has none.
     :param window: most tokens of a passage.
@@ -172,6 +173,10 @@ class StageSettings:
         if self.stage == "asker" and not self.weights.writing:
             msg = "stage 'asker' learns to write questions but weights.writing is 0; give it a weight"
             raise ValueError(msg)
+        for name in ("teacher", "decoder_only", "frozen_lower"):
+            if self.stage == "asker" and getattr(self, name):
+                msg = f"{name} is {getattr(self, name)!r}, which has no meaning for stage 'asker'; leave it out"
+                raise ValueError(msg)
         if self.stage in SPLIT_STAGES and self.teacher is None and self.weights.teacher and not self.decoder_only:
             msg = (
                 f"stage {self.stage!r} imitates a teacher: give the folder of one (made by stage 'teacher'), "
@@ -198,8 +203,12 @@ def run_stage(settings: StageSettings) -> Path:
     output = Path(settings.output)
     _check_resumable(output, settings)
     torch.manual_seed(settings.seed)
+    if settings.stage == "asker" and (others := [file for file in settings.data if task_of(file) != "squad"]):
+        msg = f"stage 'asker' learns from questions in the SQuAD format; leave out {', '.join(others)}"
+        raise DataError(msg)
     paragraphs = merged(paragraph for file in settings.data for paragraph in read_paragraphs(file))
-    if settings.stage == "asker":
+    asks = settings.stage == "asker"
+    if asks:
         paragraphs = asking(paragraphs)
     training, held_out = split_articles(paragraphs, settings.validation, settings.seed)
     if not any(paragraph.questions for paragraph in training):
@@ -208,24 +217,17 @@ def run_stage(settings: StageSettings) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(settings.base)
     model = _start(settings, tokenizer, [paragraph.text for paragraph in training])
     teacher = None
-    if settings.stage in SPLIT_STAGES and settings.teacher and settings.weights.teacher and not settings.decoder_only:
+    if settings.teacher is not None and settings.weights.teacher and not settings.decoder_only:
         teacher = BTRForQuestionAnswering.from_reader(settings.teacher, dtype=torch.float32)
     frame, pad = frame_of(tokenizer), tokenizer.pad_token_id or 0
-    positions = model.family.positions
-    room = settings.window if positions is None else passage_room(frame, positions, model.config.max_query_length)
-    if room < settings.window:
-        msg = (
-            f"window is {settings.window}, but this encoder has only {positions} positions, those of the question and "
-            f"special tokens among them; expected a window of {room} tokens or fewer"
-        )
-        raise ValueError(msg)
+    check_window(model, frame, settings.window)
     groups = partial(
         PairDataset,
         tokenizer=tokenizer,
         frame=frame,
-        passages=settings.passages,
+        passages=1 if asks else settings.passages,
         questions=settings.questions,
-        negatives=0.0 if settings.stage == "asker" else settings.negatives,
+        negatives=0.0 if asks else settings.negatives,
         window=settings.window,
         max_query_length=model.config.max_query_length,
         writes=settings.weights.writing > 0,

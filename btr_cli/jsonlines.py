@@ -1,0 +1,49 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a long command has done so far, kept so that it goes on where it was broken off."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from btr_haystack.errors import DataError
+from btr_haystack.files import parsed
+
+
+class JsonLines:
+    """
+    JSON values in a file, a line each, behind a first line that tells what they depend on.
+
+    :param path: the file; None keeps nothing.
+    :param head: what they depend on.
+    :raises DataError: where the file has another head, or a line that is not JSON. A last line without an end was
+        broken off and is cut off.
+    """
+
+    def __init__(self, path: Path | None, head: dict[str, Any]) -> None:
+        self.path = path
+        self.values: list[Any] = []
+        if path is None:
+            return
+        if not path.exists():
+            self.add(head)
+            self.values.clear()
+            return
+        data = path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        lines = data[:end].decode("utf-8", "replace").split("\n")[:-1]
+        found, *self.values = [parsed(line, path, number) for number, line in enumerate(lines, 1)] or [None]
+        if found != json.loads(json.dumps(head)):
+            msg = f"{path} is of another run ({json.dumps(found):.300}); expected {json.dumps(head)}: move it away"
+            raise DataError(msg)
+        with path.open("r+b") as file:
+            file.truncate(end)
+
+    def add(self, value: Any) -> None:
+        """Keep one value, which JSON can hold."""
+        self.values.append(value)
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(value) + "\n")
