@@ -27,11 +27,11 @@ class JsonLines:
         self.values: list[Any] = []
         if path is None:
             return
-        if not path.exists():
-            self.add(head)
-            self.values.clear()
+        first = (json.dumps(head) + "\n").encode()
+        data = path.read_bytes() if path.exists() else b""
+        if len(data) < len(first) and first.startswith(data):  # new, or broken off in its first line
+            path.write_bytes(first)
             return
-        data = path.read_bytes()
         end = data.rfind(b"\n") + 1
         lines = data[:end].decode("utf-8", "replace").split("\n")[:-1]
         found, *self.values = [parsed(line, path, number) for number, line in enumerate(lines, 1)] or [None]

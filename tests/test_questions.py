@@ -250,9 +250,7 @@ class TestCommand:
         assert "has lines that are not questions" in refused(*asked)
         part.write_text("\n")
         assert "asked.json.gz.part, line 1: not JSON" in refused(*asked)
-        part.write_text("")
-        assert "is of another run" in refused(*asked)
-        part.unlink()
+        part.write_text(head[:20])
         assert btr(*asked)[0] == 0
 
     def test_two_runs_together(self, btr, asked, tmp_path):
