@@ -70,13 +70,15 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, head: dict[str, Any]) -> None:
-        self.lines = JsonLines(path, head)
-        try:
-            answers = [Answer(**line) for line in self.lines.values]
-        except TypeError as error:
-            msg = f"{path} has lines that are not answers ({error}): move it away"
-            raise DataError(msg) from error
-        self.done = {answer.key: answer for answer in answers}
+        self.lines = JsonLines(path, head, "answer")
+        self.done: dict[Key, Answer] = {}
+        for number, line in enumerate(self.lines.values, 2):
+            try:
+                answer = Answer(**line)
+            except TypeError as error:
+                msg = f"{path}, line {number}: not an answer: {line!s:.80}"
+                raise DataError(msg) from error
+            self.done[answer.key] = answer
 
     def add(self, answer: Answer) -> None:
         """Keep one answer."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from btr_haystack.errors import DataError
-from btr_haystack.files import parsed
 
 
 class JsonLines:
@@ -18,11 +17,12 @@ class JsonLines:
 
     :param path: the file; None keeps nothing.
     :param head: what they depend on.
+    :param what: what a value is called in messages, in the singular, beginning with a vowel.
     :raises DataError: where the file has another head, or a line that is not JSON. A last line without an end was
         broken off and is cut off.
     """
 
-    def __init__(self, path: Path | None, head: dict[str, Any]) -> None:
+    def __init__(self, path: Path | None, head: dict[str, Any], what: str) -> None:
         self.path = path
         self.values: list[Any] = []
         if path is None:
@@ -34,10 +34,17 @@ class JsonLines:
             return
         end = data.rfind(b"\n") + 1
         lines = data[:end].decode("utf-8", "replace").split("\n")[:-1]
-        found, *self.values = [parsed(line, path, number) for number, line in enumerate(lines, 1)] or [None]
-        if found != json.loads(json.dumps(head)):
-            msg = f"{path} is of another run ({json.dumps(found):.300}); expected {json.dumps(head)}: move it away"
+        found: list[Any] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                msg = f"{path}, line {number}: not an {what}: {line:.80}"
+                raise DataError(msg) from error
+        if not found or found[0] != json.loads(first):
+            msg = f"{path} holds {what}s of another run ({lines[:1]!s:.300}); expected {first.decode()}: move it away"
             raise DataError(msg)
+        self.values = found[1:]
         with path.open("r+b") as file:
             file.truncate(end)
 

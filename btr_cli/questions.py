@@ -76,7 +76,7 @@ def questions(
         "seed": seed, "at_a_time": AT_A_TIME, "passages": digest(chosen),
     }  # fmt: skip
     part = output.with_name(output.name + ".part")
-    done = JsonLines(part, settings)
+    done = JsonLines(part, settings, "asked passage")
     order = sorted(range(len(chosen)), key=lambda i: -len(chosen[i].text))  # so that little of a group is padding
     groups = [order[first : first + AT_A_TIME] for first in range(0, len(order), AT_A_TIME)]
     for number in track(range(len(done.values), len(groups)), description="asking"):

@@ -274,14 +274,14 @@ class TestEvaluate:
         journal.write_text("\n".join(lines) + "\n")
         assert btr(*given)[0] == 0
         assert json.loads(figures.read_text())["rows"][0]["ms"] == first["rows"][0]["ms"]  # nothing was asked again
-        assert "is of another run" in refused(*given, "--kept-share", 0.5)
+        assert "holds answers of another run" in refused(*given, "--kept-share", 0.5)
         config, weights = (model / "config.json").read_text(), load_file(model / "model.safetensors")
         (model / "config.json").write_text(json.dumps(json.loads(config) | {"kept_share": 0.5}))
-        assert "is of another run" in refused(*given)
+        assert "holds answers of another run" in refused(*given)
         (model / "config.json").write_text(config)
         assert btr(*given)[0] == 0
         save_file({name: weight * 1.5 for name, weight in weights.items()}, model / "model.safetensors")
-        assert "is of another run" in refused(*given)
+        assert "holds answers of another run" in refused(*given)
 
     def test_a_model_as_its_own_teacher(self, btr, squad_file, split_reader, tmp_path):
         """The teacher has none of the knobs."""

@@ -222,11 +222,11 @@ class TestCommand:
         part = tmp_path / "asked.json.gz.part"
         part.write_text(part.read_text() + '[{"title": "cut')
         begun = part.read_bytes()
-        assert "is of another run" in refused(*asked, "--seed", 1)
+        assert "holds asked passages of another run" in refused(*asked, "--seed", 1)
         passages_file = asked[1]
         text = passages_file.read_text()
         passages_file.write_text(text.replace("Norway", "Sweden"))
-        assert "is of another run" in refused(*asked)
+        assert "holds asked passages of another run" in refused(*asked)
         passages_file.write_text(text)
         assert part.read_bytes() == begun
         assert btr(*asked)[0] == 0
@@ -245,11 +245,11 @@ class TestCommand:
             refused(*asked)
         head = part.read_text()
         part.write_text(f"{head}nonsense\n")
-        assert "asked.json.gz.part, line 2: not JSON" in refused(*asked)
+        assert "asked.json.gz.part, line 2: not an asked passage: nonsense" in refused(*asked)
         part.write_text(f'{head}[{{"no": "question"}}]\n')
         assert "has lines that are not questions" in refused(*asked)
         part.write_text("\n")
-        assert "asked.json.gz.part, line 1: not JSON" in refused(*asked)
+        assert "asked.json.gz.part, line 1: not an asked passage" in refused(*asked)
         part.write_text(head[:20])
         assert btr(*asked)[0] == 0
 

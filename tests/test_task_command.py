@@ -54,7 +54,7 @@ def test_found_answers(nq, split_reader, plain_reader, tmp_path):
     assert len((tmp_path / "figures.answers.jsonl").read_text().splitlines()) == 1 + 2 * 2
     assert evaluate_task(settings, output) == rows  # bytes are those of the first run: nothing is read again
     passages.write_text(passages.read_text() + "99\tOne more.\tTitle\n")
-    with pytest.raises(DataError, match="is of another run"):
+    with pytest.raises(DataError, match="answers of another run"):
         evaluate_task(settings, output)
 
 
@@ -102,7 +102,7 @@ def test_written_answers(task, nq, generative, tmp_path):
     assert json.loads(line)["text"] in TASKS[task].words
     knobs = {"kept_share": 0.5, "merged_inside": 0.1, "merged_across": 0.2}
     merging = replace(settings, knobs=knobs | {"merged_share": 0.3})
-    with pytest.raises(DataError, match="is of another run"):
+    with pytest.raises(DataError, match="answers of another run"):
         evaluate_task(merging, tmp_path / f"{task}.json")
     reader = tasks.reader_of(str(generative), merging, AutoTokenizer.from_pretrained(generative))
     assert {name: getattr(reader, name) for name in knobs} == knobs
@@ -182,10 +182,10 @@ def test_a_run_that_was_broken_off_goes_on(nq, split_reader, tmp_path, monkeypat
     assert len(journal.read_text().splitlines()) == 3
     assert evaluate_task(settings, output)[0]["value"] == first[0]["value"]
     assert len(asked) == 1
-    with pytest.raises(DataError, match="is of another run"):
+    with pytest.raises(DataError, match="answers of another run"):
         evaluate_task(settings_for("nq", data, [split_reader()], passages=str(passages), top_k=2), output)
     journal.write_text("\n".join([lines[0], "nonsense", lines[1]]))
-    with pytest.raises(DataError, match="line 2: not JSON"):
+    with pytest.raises(DataError, match="line 2: not an answer: nonsense"):
         evaluate_task(settings, output)
 
 
