@@ -25,8 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from btr_cli.benchmark import ANSWERS, Task, gold, machine, retrieved, score
-from btr_cli.pipelines import checked_source
+from btr_cli.benchmark import Task, gold, machine, retrieved, score
+from btr_cli.figures import check_output
+from btr_cli.pipelines import ANSWERS, checked_source
 from btr_cli.squad import corpus, drawn
 from btr_haystack import binarise
 from btr_haystack.model import Binariser
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    check_output(options.output)
     if not options.writes and options.only == list(VARIANTS):
         options.only.remove("merged in training")
     if options.decoder and not options.writes:

@@ -22,7 +22,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from btr_cli.benchmark import ANSWERS, gold, machine, score
+from btr_cli.benchmark import gold, machine, score
+from btr_cli.figures import check_output
+from btr_cli.pipelines import ANSWERS
 from btr_cli.squad import drawn
 from btr_haystack import SplitReader
 from btr_haystack.default import model_source
@@ -45,6 +47,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    check_output(options.output)
 
     paragraphs = list(read_squad(options.data))
     random.Random(options.seed).shuffle(paragraphs)  # noqa: S311

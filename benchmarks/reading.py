@@ -28,11 +28,12 @@ from unittest.mock import patch
 import torch
 from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
-from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import ComponentDevice
 
 from btr_cli.benchmark import machine
 from btr_cli.corpus import shipped_documents, shipped_questions
+from btr_cli.figures import check_output
+from btr_cli.pipelines import filled
 from btr_haystack import BTRForQuestionAnswering, default_model_path
 from btr_haystack.reader import SplitReader
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    check_output(options.output)
 
     documents = shipped_documents()
     questions = [one["question"] for one in shipped_questions()][: options.questions]
@@ -96,9 +98,7 @@ def main() -> None:
 
 def retrieved(documents: list[Document], questions: list[str], count: int) -> list[tuple[str, list[Document]]]:
     """Each question with the passages that BM25 ranks highest."""
-    store = InMemoryDocumentStore()
-    store.write_documents(documents)
-    retriever = InMemoryBM25Retriever(store, top_k=count)
+    retriever = InMemoryBM25Retriever(filled(documents), top_k=count)
     return [(question, retriever.run(query=question)["documents"]) for question in questions]
 
 

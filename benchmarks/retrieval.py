@@ -8,7 +8,7 @@ Open reading against how much the retriever's scores count beside the reader's (
     python benchmarks/retrieval.py dev.json --model teacher --model btr-flan-t5-small-squad --output figures.json
 
 Every passage is read once; since a weight adds the same to all spans of a passage, its best span then gives the answer
-for every weight, the one that `btr evaluate --mode open --retrieval-weight W` gives.
+for every weight, the one that `btr evaluate --mode open --retrieval-weight W --kept-share 1` gives.
 """
 
 import json
@@ -18,15 +18,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from haystack import Document
-from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from btr_cli.benchmark import machine
-from btr_cli.evaluate import LONGEST_ANSWER
-from btr_cli.pipelines import checked_source, filled
-from btr_cli.squad import Asked, drawn
+from btr_cli.benchmark import machine, retrieved
+from btr_cli.figures import check_output
+from btr_cli.pipelines import LONGEST_ANSWER, checked_source
+from btr_cli.squad import Asked, corpus, drawn
 from btr_haystack import SplitReader
 from btr_haystack.metrics import exact_match, f1
 from btr_haystack.reader import Spans
@@ -48,18 +47,14 @@ def main(
     """Exact match, F1 and the share of answers from the right passage, for several weights."""
     paragraphs = read_squad(data)
     asked = drawn(paragraphs, sample, seed)
-    texts = dict.fromkeys(paragraph.text for paragraph in paragraphs)
-    retriever = InMemoryBM25Retriever(filled([Document(content=text) for text in texts]), top_k=top_k)
-    retrieved = [retriever.run(query=question.text)["documents"] for _, question in asked]
-    first = np.mean([bool(docs) and docs[0].content == one[0].text for one, docs in zip(asked, retrieved, strict=True)])
-    among = np.mean([any(d.content == one[0].text for d in docs) for one, docs in zip(asked, retrieved, strict=True)])
+    check_output(output)
+    task = retrieved(asked, corpus(paragraphs), top_k)
+    first = np.mean([bool(docs) and docs[0].content == one[0].text for one, docs in task])
+    among = np.mean([any(d.content == one[0].text for d in docs) for one, docs in task])
     rows = []
     for name in model:
         reader = SplitReader.from_pretrained(checked_source(name))
-        every = [
-            read(reader, one, documents)
-            for one, documents in track(list(zip(asked, retrieved, strict=True)), description=Path(name).name)
-        ]
+        every = [read(reader, one, documents) for one, documents in track(task, description=Path(name).name)]
         rows += [{"model": Path(name).name, "weight": weight, **figures(every, weight)} for weight in WEIGHTS]
     title = (
         f"{data.name}, {len(asked)} questions, seed {seed}, BM25: right passage first {first:.1%}, among {among:.1%}"

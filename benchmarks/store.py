@@ -28,6 +28,7 @@ from rich.progress import track
 
 from btr_cli.benchmark import machine
 from btr_cli.corpus import shipped_documents
+from btr_cli.figures import check_output
 from btr_haystack import SplitReader, default_model_path
 from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.passage import Passage, Tokens
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the stores are made; by default a temporary folder")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    check_output(options.output)
 
     reader = SplitReader.from_pretrained(default_model_path())
     lengths = [len(one.ids) for one in reader.tokens([document.content or "" for document in shipped_documents()])]

@@ -36,6 +36,7 @@ from transformers.models.t5.modeling_t5 import T5LayerCrossAttention
 from benchmarks.reading import retrieved, timed, wait
 from btr_cli.benchmark import machine
 from btr_cli.corpus import shipped_documents, shipped_questions
+from btr_cli.figures import check_output
 from btr_haystack import BTRForConditionalGeneration, default_model_path
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader
 
@@ -105,6 +106,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    check_output(options.output)
 
     documents = shipped_documents()
     questions = [one["question"] for one in shipped_questions()][: options.questions]

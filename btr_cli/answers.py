@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from haystack import Document, ExtractedAnswer
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
-from transformers.utils import CONFIG_NAME, cached_file
 
 from btr_cli.jsonlines import JsonLines
+from btr_haystack.digest import digest_of_model
 from btr_haystack.errors import DataError
-from btr_haystack.int8 import WEIGHTS_FILE
 
 Key = tuple[str, bool, str, int]
 T = TypeVar("T")
@@ -119,7 +116,7 @@ def journal_beside(
     """
     if output is None:
         return Journal(None, {})
-    versions = [(Path(model).name, version(model)) for model in models]
+    versions = [(Path(model).name, digest_of_model(model)) for model in models]
     known_by = {"questions": digest(asked), "searched": digest([one.content for one in searched])}
     return Journal(output.with_suffix(".answers.jsonl"), settings | known_by | {"models": versions})
 
@@ -127,19 +124,6 @@ def journal_beside(
 def digest(items: list[Any]) -> str:
     """Digest of things by what they look like."""
     return hashlib.blake2b("\n".join(map(repr, items)).encode("utf-8", "replace"), digest_size=8).hexdigest()
-
-
-def version(model: str) -> str:
-    """Digest of a model's settings and weights, so that a model that was trained on, or set anew, is known apart."""
-    known_by = hashlib.blake2b(digest_size=8)
-    for name in (CONFIG_NAME, WEIGHTS_FILE):
-        try:
-            path = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
-        except OSError:
-            path = None
-        if path is not None:
-            known_by.update(Path(path).read_bytes())
-    return known_by.hexdigest()
 
 
 def best(outputs: dict[str, Any]) -> tuple[str, float]:
@@ -187,17 +171,3 @@ def bytes_a_token(reader: Any, row: dict[str, Any], settings: dict[str, Any], ou
         return next((one["bytes_a_token"] for one in before["rows"] if all(one[key] == row[key] for key in same)), None)
     except (ValueError, KeyError, TypeError, AttributeError):  # something else, which the figures will replace
         return None
-
-
-def as_table(columns: tuple[str, ...], lines: list[tuple[str, ...]], title: str) -> Table:
-    """Figures for people."""
-    table = Table(*columns, title=escape(title))
-    for line in lines:
-        table.add_row(*map(escape, line))
-    return table
-
-
-def as_markdown(columns: tuple[str, ...], lines: list[tuple[str, ...]], title: str) -> str:
-    """Figures for a README."""
-    rows = [columns, ("---",) * len(columns), *lines]
-    return f"{title}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from btr_cli.corpus import cached_store, read_documents, shipped_documents
-from btr_cli.pipelines import checked_source, put_question, question_pipeline
+from btr_cli.pipelines import ANSWERS, checked_source, put_question, question_pipeline
 from btr_haystack.default import DEFAULT_MODEL
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
 
@@ -40,7 +40,7 @@ def ask(
     chosen = checked_source(model) if model else DEFAULT_MODEL
     with cached_store() if shipped else BinaryTokenStore(chosen, url=store or "memory://") as tokens:
         tokens.write_documents(found)
-        reader = BTRReader(top_k=answers, no_answer=False, max_answer_length=30, token_store=tokens)
+        reader = BTRReader(token_store=tokens, **ANSWERS | {"top_k": answers})
         pipeline = question_pipeline(found, reader, top_k)
         put_question(pipeline, question)  # the first question pays for loading
         start = time.perf_counter()

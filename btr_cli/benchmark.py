@@ -24,8 +24,9 @@ from rich.table import Table
 from transformers import AutoConfig
 
 from btr_cli.demo import ordinary_reader
-from btr_cli.pipelines import checked_source, filled, keeps
-from btr_cli.squad import Asked, Reader, answered, corpus, drawn
+from btr_cli.figures import check_output
+from btr_cli.pipelines import ANSWERS, Reader, checked_source, filled, keeps
+from btr_cli.squad import Asked, answered, corpus, drawn
 from btr_cli.squad import score as scored
 from btr_haystack.config import BTRConfig
 from btr_haystack.default import DEFAULT_MODEL
@@ -33,10 +34,10 @@ from btr_haystack.errors import DataError, ModelError
 from btr_haystack.squad import read_squad
 from btr_haystack.training.stages import fast_bf16
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
+from haystack_integrations.components.readers.btr._checks import check_kept_share
 
 KNOBS = ("bits", "coded_share", "kept_share", "second_read", "dtype")
 Task = list[tuple[Asked, list[Document]]]
-ANSWERS: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": 30}
 FLOAT = "float32"
 INT8 = "int8"
 DTYPES = {FLOAT, "bfloat16", "float16", INT8}
@@ -77,9 +78,7 @@ def benchmark(
     One line a setting: F1 beside the teacher's, gold and open; bytes a token, all counted; milliseconds a question.
     """
     for path in (output, plot):
-        if path and not path.parent.is_dir():
-            msg = f"{path.parent}: no such folder for the figures"
-            raise FileNotFoundError(msg)
+        check_output(path)
     if unknown := set(dtype or ()) - DTYPES:
         msg = f"dtype is {', '.join(sorted(unknown))}; expected one of {', '.join(sorted(DTYPES))}"
         raise ValueError(msg)
@@ -116,7 +115,10 @@ def benchmark(
     tasks: dict[str, Task] = {"gold": gold(asked), "open": retrieved(searched, documents, top_k)}
     base = {name: score(BTRReader(taught, **ANSWERS), task, f"teacher, {name}") for name, task in tasks.items()}
     ordinary_ms = milliseconds(ordinary, tasks["open"][:TIMED])
-    rows = []
+    rows: list[dict[str, Any]] = []
+    counts = {name: len(task) for name, task in tasks.items()}
+    results = {"data": data.name, "questions": counts, "seed": seed, "top_k": top_k, "model": Path(source).name}
+    results |= {"machine": machine(), "teacher": base, "ordinary_ms": ordinary_ms, "rows": rows}
     with tempfile.TemporaryDirectory() as folder:
         for one in every:
             coded = one.coded_share
@@ -143,12 +145,9 @@ def benchmark(
                     | {f"{name}_of_teacher": figures[name]["f1"] / max(base[name]["f1"], 1e-9) for name in tasks}
                     | {"ms": ours_ms, "times_faster": ordinary_ms / ours_ms}
                 )
+                if output:  # each setting is kept as soon as it is measured
+                    output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     Console().print(as_table(rows, base))
-    counts = {name: len(task) for name, task in tasks.items()}
-    results = {"data": data.name, "questions": counts, "seed": seed, "top_k": top_k, "model": Path(source).name}
-    results |= {"machine": machine(), "teacher": base, "ordinary_ms": ordinary_ms, "rows": rows}
-    if output:
-        output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if plot:
         draw(rows, counts, plot)
 
@@ -165,9 +164,8 @@ def refuse_unreadable(bits: list[int], kept_share: list[float], every: int, *, p
     if wrong := [count for count in bits if count > every]:
         msg = f"bits is {wrong[0]}; expected 0 to {every}, the bits of a code of this model"
         raise ValueError(msg)
-    if unread := [share for share in kept_share if not 0 < share <= 1]:
-        msg = f"kept_share is {unread[0]}; expected a share above 0 and up to 1"
-        raise ValueError(msg)
+    for share in kept_share:
+        check_kept_share(share)
     if not prunes and (pruned := [share for share in kept_share if share < 1]):
         msg = f"kept_share is {pruned[0]}, but this model has one upper layer, after which nothing is left; expected 1"
         raise ValueError(msg)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from btr_cli.answers import best
 from btr_cli.corpus import cached_store, shipped_documents, shipped_questions
-from btr_cli.pipelines import put_question, question_pipeline
+from btr_cli.pipelines import ANSWERS, put_question, question_pipeline
 from btr_haystack import default_teacher_path
 from btr_haystack.default import DEFAULT_TEACHER
 from btr_haystack.metrics import exact_match
@@ -40,10 +40,9 @@ def demo() -> None:
             f"{written} of {len(documents)} passages encoded in {seconds:.1f} s; the others were in the store."
         )
         asked = [one["question"] for one in questions]
-        settings: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": 30}
         ordinary = timed(question_pipeline(documents, ordinary_reader(str(default_teacher_path())), TOP_K), asked)
-        ours = timed(question_pipeline(documents, BTRReader(token_store=store, **settings), TOP_K), asked)
-        second = BTRReader(token_store=store, second_model=DEFAULT_TEACHER, second_read=AGAIN, **settings)
+        ours = timed(question_pipeline(documents, BTRReader(token_store=store, **ANSWERS), TOP_K), asked)
+        second = BTRReader(token_store=store, second_model=DEFAULT_TEACHER, second_read=AGAIN, **ANSWERS)
         again = timed(question_pipeline(documents, second, TOP_K), asked)
         report = store.report()
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from btr_cli.pipelines import checked_source
+from btr_cli.figures import check_output
+from btr_cli.pipelines import LONGEST_ANSWER, checked_source
 from btr_cli.squad import SquadSettings, evaluate_squad
 from btr_cli.tasks import TaskSettings, evaluate_task
 from btr_haystack.default import DEFAULT_MODEL
@@ -19,7 +20,6 @@ from btr_haystack.tasks import TASKS as PAPER_TASKS
 from haystack_integrations.components.readers.btr.btr_generative_reader import QUERY
 
 TASKS = ("gold", "open", "no-answer")
-LONGEST_ANSWER = 30
 TOP_K = 10
 FOUND_ONLY = ("--retrieval-weight", "--second-read", "--max-answer-length")
 
@@ -126,9 +126,7 @@ def evaluate(
     if output and output.suffix in (".md", ".jsonl"):
         msg = f"--output is {output}, but a table and answers are written beside it, as .md and .jsonl; expected .json"
         raise ValueError(msg)
-    if output and not output.parent.is_dir():
-        msg = f"{output.parent}: no such folder for the figures"
-        raise FileNotFoundError(msg)
+    check_output(output)
     teacher = checked_source(teacher) if teacher else None
     models = tuple(map(checked_source, model or [DEFAULT_MODEL]))
     if task != "squad":

@@ -16,8 +16,14 @@ from transformers import AutoConfig
 
 from btr_haystack.config import BTRConfig
 from btr_haystack.default import model_source
+from btr_haystack.stores import MEMORY
+from haystack_integrations.components.readers.btr import BTRGenerativeReader, BTRReader
+
+LONGEST_ANSWER = 30  # tokens
+ANSWERS: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": LONGEST_ANSWER}
 
 T = TypeVar("T")
+Reader = BTRReader | BTRGenerativeReader
 
 
 def checked_source(name: str) -> str:
@@ -79,3 +85,15 @@ def put_question(pipeline: Pipeline, question: str) -> dict[str, Any]:
     """The reader's outputs for one question."""
     outputs: dict[str, Any] = pipeline.run({"retriever": {"query": question}, "reader": {"query": question}})["reader"]
     return outputs
+
+
+def try_out(reader: Reader) -> None:
+    """
+    Let a reader answer once and close it: what it refuses, it refuses before any work.
+
+    :param reader: opens its store; one in a file is not written to.
+    """
+    reader.warm_up()
+    if reader.token_store is None or reader.token_store.url == MEMORY:
+        reader.run(query="Who wrote it?", documents=[Document(content="It was written by Ada Lovelace.")])
+    reader.close()

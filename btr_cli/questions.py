@@ -17,10 +17,11 @@ import typer
 from rich.progress import track
 from transformers import AutoTokenizer
 
-from btr_cli.answers import digest, version
+from btr_cli.answers import digest
 from btr_cli.jsonlines import JsonLines
 from btr_cli.pipelines import checked_source, keeps, sampled
 from btr_haystack.default import DEFAULT_TEACHER
+from btr_haystack.digest import digest_of_model
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.generative import BTRForConditionalGeneration
 from btr_haystack.model import BTRForQuestionAnswering
@@ -72,8 +73,8 @@ def questions(
         raise DataError(msg)
     models = _loaded(source, taught, window)
     settings = {
-        "asker": version(source), "teacher": version(taught), "each": each, "least": least, "window": window,
-        "seed": seed, "at_a_time": AT_A_TIME, "passages": digest(chosen),
+        "asker": digest_of_model(source), "teacher": digest_of_model(taught), "each": each, "least": least,
+        "window": window, "seed": seed, "at_a_time": AT_A_TIME, "passages": digest(chosen),
     }  # fmt: skip
     part = output.with_name(output.name + ".part")
     done = JsonLines(part, settings, "asked passage")

@@ -4,7 +4,6 @@
 
 """`btr evaluate` on SQuAD: exact match and F1 of readers beside their teacher, on the same questions."""
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from haystack import Document
-from rich.console import Console
 
-from btr_cli.answers import Answer, Journal, Key, as_markdown, as_table, best, bytes_a_token, journal_beside, means
-from btr_cli.pipelines import keeps, put_question, question_pipeline, sampled
+from btr_cli.answers import Answer, Journal, Key, best, bytes_a_token, journal_beside, means
+from btr_cli.figures import tell
+from btr_cli.pipelines import ANSWERS, Reader, keeps, put_question, question_pipeline, sampled, try_out
 from btr_haystack.errors import DataError
 from btr_haystack.metrics import best_threshold, exact_match, f1
 from btr_haystack.squad import Paragraph, Question, read_squad
@@ -25,7 +24,6 @@ from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGe
 
 Asked = tuple[Paragraph, Question]
 Ask = Callable[[Asked], dict[str, Any]]  # gives a reader's outputs
-Reader = BTRReader | BTRGenerativeReader
 
 COLUMNS = (
     "task",
@@ -35,7 +33,7 @@ COLUMNS = (
     "F1",
     "of teacher's F1",
     "passages",
-    "ms a question",
+    "ms, encoding included",
     "hits",
     "bytes a token",
 )
@@ -122,6 +120,8 @@ def evaluate_squad(settings: SquadSettings, output: Path | None) -> list[dict[st
     everyone += [(name, False) for name in settings.models]
     searched = corpus(paragraphs)
     told = settings.told
+    for name, teacher in everyone:
+        try_out(reader_of(name, settings, teacher=teacher))
     journal = journal_beside(output, told, [*questions.values()], [name for name, _ in everyone], searched)
     rows: list[dict[str, Any]] = []
     for part, asked in questions.items():
@@ -139,10 +139,7 @@ def evaluate_squad(settings: SquadSettings, output: Path | None) -> list[dict[st
         if base.get(row["task"]):
             row["share_of_teacher_f1"] = row["f1"] / base[row["task"]]
     title, lines = f"{settings.data.name}, seed {settings.seed}", [cells(row) for row in rows]
-    Console().print(as_table(COLUMNS, lines, title))
-    if output:
-        output.write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-        output.with_suffix(".md").write_text(as_markdown(COLUMNS, lines, title), encoding="utf-8")
+    tell(COLUMNS, lines, title, {**told, "rows": rows}, output)
     return rows
 
 
@@ -163,8 +160,8 @@ def reader_of(model: str, settings: SquadSettings, *, teacher: bool = False) -> 
     if not teacher and settings.second_read:
         knobs |= {"second_model": settings.teacher, "second_read": settings.second_read}
     return BTRReader(
-        model, token_store=store, top_k=1, no_answer=False, max_answer_length=settings.max_answer_length or None,
-        retrieval_weight=settings.retrieval_weight, **knobs,
+        model, token_store=store, retrieval_weight=settings.retrieval_weight, **knobs,
+        **ANSWERS | {"max_answer_length": settings.max_answer_length or None},
     )  # fmt: skip
 
 

@@ -4,7 +4,6 @@
 
 """`btr evaluate --task`: the paper's five tasks; Haystack components retrieve and read; resumed when run again."""
 
-import json
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +14,12 @@ from typing import Any
 
 from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
-from rich.console import Console
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from btr_cli.answers import Answer, Key, as_markdown, as_table, best, bytes_a_token, journal_beside, means
-from btr_cli.pipelines import filled, keeps, sampled
+from btr_cli.answers import Answer, Key, best, bytes_a_token, journal_beside, means
+from btr_cli.figures import tell
+from btr_cli.pipelines import ANSWERS, Reader, filled, keeps, sampled, try_out
 from btr_haystack.errors import DataError
 from btr_haystack.stores import MEMORY
 from btr_haystack.tasks import TASKS, Item, question_of, read_passages
@@ -38,7 +37,6 @@ COLUMNS = (
     "hits",
     "bytes a token",
 )
-Reader = BTRReader | BTRGenerativeReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,11 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
         msg = f"{settings.data} comes without passages: give a file of them with --passages"
         raise DataError(msg)
     check_stores(settings)
-    retriever = InMemoryBM25Retriever(filled(documents), top_k=settings.top_k)
     asked_of = [(settings.teacher, True)] if settings.teacher else []
     asked_of += [(model, False) for model in settings.models]
+    for model, teacher in asked_of:
+        try_out(reader_of(model, settings, teacher=teacher))
+    retriever = InMemoryBM25Retriever(filled(documents), top_k=settings.top_k)
     head = {"task": settings.task, "writes": settings.writes, "top_k": settings.top_k, "prompt": settings.prompt}
     head |= told_knobs(settings) | {"words": task.words if settings.writes else ()}
     head |= {"passages": Path(settings.passages).name if settings.passages else None}
@@ -109,7 +109,7 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     rows: list[dict[str, Any]] = []
     for model, teacher in asked_of:
         tokenizer = AutoTokenizer.from_pretrained(model) if task.words else None
-        reader = reader_of(model, settings, tokenizer, teacher=teacher)
+        reader = reader_of(model, settings, teacher=teacher)
         reader.warm_up()
         ask = partial(answered, reader, retriever, settings, tokenizer)
         answers = journal.answers((model, teacher, settings.task), items, ask)
@@ -124,10 +124,7 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     title = f"{settings.task}, {len(items)} of {Path(settings.data).name}, top {settings.top_k}, seed {settings.seed}"
     title += "".join(f", {name} {value}" for name, value in told_knobs(settings).items())
     lines = [cells(row) for row in rows]
-    Console().print(as_table(COLUMNS, lines, title))
-    if output:
-        output.write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-        output.with_suffix(".md").write_text(as_markdown(COLUMNS, lines, title), encoding="utf-8")
+    tell(COLUMNS, lines, title, {**told, "rows": rows}, output)
     return rows
 
 
@@ -162,8 +159,8 @@ def corpus(items: list[Item], passages: str | None) -> Iterator[Document]:
             yield Document(content=one.text, meta={"title": one.title})
 
 
-def reader_of(model: str, settings: TaskSettings, tokenizer: Any = None, *, teacher: bool = False) -> Reader:
-    """The component that answers; it needs the model's tokenizer where a task has only so many answers."""
+def reader_of(model: str, settings: TaskSettings, *, teacher: bool = False) -> Reader:
+    """The component that answers; where a task has only so many answers, it writes no other."""
     store = None
     knobs: dict[str, Any] = {}
     if not teacher:
@@ -173,10 +170,10 @@ def reader_of(model: str, settings: TaskSettings, tokenizer: Any = None, *, teac
         store = BinaryTokenStore(model, settings.store, progress_bar=False, merged_share=merged)
     if settings.writes:
         words = TASKS[settings.task].words
-        only = {"prefix_allowed_tokens_fn": one_of(words, tokenizer)} if words else None
+        only = {"prefix_allowed_tokens_fn": one_of(words, AutoTokenizer.from_pretrained(model))} if words else None
         return BTRGenerativeReader(model, token_store=store, prompt=settings.prompt, generation_kwargs=only, **knobs)
     kept = knobs.get("kept_share")
-    return BTRReader(model, token_store=store, top_k=1, no_answer=False, max_answer_length=30, kept_share=kept)
+    return BTRReader(model, token_store=store, kept_share=kept, **ANSWERS)
 
 
 def one_of(words: Sequence[str], tokenizer: Any) -> Callable[[int, Tensor], list[int]]:

@@ -6,17 +6,35 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers.utils import cached_file
+from transformers.utils import CONFIG_NAME, cached_file
 
 from btr_haystack.config import BTRConfig
 from btr_haystack.int8 import WEIGHTS_FILE, whole
 
 WRITING = ("encoder.decoder.", "encoder.lm_head.")  # of a generative reader: it shares its store with an extractive one
+
+
+def digest_of_model(model: str) -> str:
+    """
+    Digest of a model's settings and weights, so that a model that was trained on, or set anew, is known apart.
+
+    :param model: folder or hub id.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name in (CONFIG_NAME, WEIGHTS_FILE):
+        try:
+            path = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
+        except OSError:
+            path = None
+        if path is not None:
+            digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
 
 
 def digest_of_files(folder: str, config: BTRConfig, tokenizer: Any, where: dict[str, Any]) -> str | None:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from btr_haystack.errors import ModelError
 
 SCALE = ".row_scale"
 SMALLEST = 65_536  # numbers of a matrix that is worth it
@@ -77,6 +79,14 @@ def shrink_file(folder: str | Path) -> None:
 
 
 def is_shrunk(path: str | Path) -> bool:
-    """Whether a safetensors file holds weights in 8 bits; only its header is read."""
-    with safe_open(path, framework="pt") as file:
-        return (file.metadata() or {}).get("weights") == MARK["weights"]
+    """
+    Whether a safetensors file holds weights in 8 bits; only its header is read.
+
+    :raises ModelError: if it is damaged, or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("weights") == MARK["weights"]
+    except SafetensorError as error:
+        msg = f"{path} is damaged, or no safetensors file ({error}); fetch or save it again"
+        raise ModelError(msg) from error

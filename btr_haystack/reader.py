@@ -28,7 +28,7 @@ from btr_haystack.errors import ModelError
 from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.model import BTRForQuestionAnswering, hub_arguments
-from btr_haystack.padding import padded
+from btr_haystack.padding import ROUNDING, padded
 from btr_haystack.passage import Passage, Tokens
 from btr_haystack.quantise import quantised
 from btr_haystack.rows import (
@@ -589,7 +589,7 @@ class SplitReader:
         The likelihood of a row is that of all its spans together; what is `added` goes to its logarithm.
         Memory grows with the number of those that are kept.
         """
-        most = math.ceil(share * len(lengths))
+        most = max(1, math.ceil(share * len(lengths) - ROUNDING))
         best: list[tuple[float, int, Tensor]] = []
         for batch, joint, mask in batches:
             states = self.model.first_upper(joint, mask)

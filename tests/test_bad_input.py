@@ -241,6 +241,12 @@ class TestQuestions:
         with pytest.raises(TypeError, match="query must be a string"):
             reader.run(query, documents)
 
+    def test_what_can_be_read_only_once(self, reader, documents):
+        whole = reader.read_batch([QUERY, QUERY], documents)
+        assert len(whole["answers"]) == 2
+        once = reader.read_batch((query for query in [QUERY, QUERY]), (document for document in documents))
+        assert once["answers"] == whole["answers"]
+
 
 class TestNoDocuments:
     @pytest.mark.parametrize("documents", [None, "text", b"text", 7, Document(content="text")])

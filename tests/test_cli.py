@@ -367,6 +367,19 @@ class TestEvaluate:
         for name in ("figures.md", "figures.jsonl"):
             assert "expected .json" in refused("evaluate", squad_file, "--output", tmp_path / name)
 
+    def test_knobs_are_refused_before_anybody_answers(
+        self, refused, squad_file, split_reader, plain_reader, tmp_path
+    ):
+        figures, ours, teacher = tmp_path / "figures.json", split_reader(bits=24), plain_reader("bert")
+        given = ("evaluate", squad_file, "--teacher", teacher, "--mode", "gold", "--output", figures)
+        assert "expected 0 to 24" in refused(*given, "--model", ours, "--bits", 99)
+        assert "kept_share is 0.5, but" in refused(*given, "--model", teacher, "--kept-share", 0.5)
+        assert "decoder" in refused(*given, "--model", ours, "--writes")
+        assert "which reads split" in refused(
+            "evaluate", squad_file, "--teacher", ours, "--model", ours, "--second-read", 1, "--output", figures
+        )
+        assert not list(tmp_path.glob("figures*"))
+
     def test_numbers_out_of_range(self, btr, squad_file):
         for option in ("--sample", "--open-sample", "--top-k"):
             assert btr("evaluate", squad_file, option, 0)[0] == 2

@@ -434,6 +434,19 @@ def test_pickled_weights_are_never_loaded(plain_reader, split_reader, tmp_path):
             load(str(folder), use_safetensors=False)
 
 
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"])
+def test_damaged_weights_are_named(split_reader, plain_reader, tmp_path, content):
+    for source, load in (
+        (split_reader("bert"), SplitReader.from_pretrained),
+        (plain_reader("bert"), BTRForQuestionAnswering.from_reader),
+    ):
+        folder = tmp_path / source.name
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        (folder / "model.safetensors").write_bytes(content or (source / "model.safetensors").read_bytes()[:3000])
+        with pytest.raises(ModelError, match=r"model\.safetensors is damaged, or no safetensors file"):
+            load(str(folder))
+
+
 def test_the_fingerprint_does_not_depend_on_the_dtype_of_loading(split_reader, tmp_path):
     model = BTRForQuestionAnswering.from_pretrained(split_reader("bert")).half()
     model.save_pretrained(tmp_path)

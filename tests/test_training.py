@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import FAMILIES, make_tokenizer, passage
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from btr_haystack import BTRForConditionalGeneration, BTRForQuestionAnswering, GenerativeReader, SplitReader, rows
@@ -283,6 +284,27 @@ def test_a_folder_of_other_settings_is_refused(plain_reader, squad_file, tmp_pat
     begun.write_text(json.dumps(older))  # by a release that did not have it
     run_stage(settings_for("teacher", base, output, squad_file, steps=8))
     assert (output / "model.safetensors").read_bytes() != before
+    begun.write_text("{")
+    with pytest.raises(DataError, match=r"settings\.json: not the settings of a stage"):
+        run_stage(settings_for("teacher", base, output, squad_file))
+
+
+def test_other_contents_under_the_same_name_are_refused(plain_reader, squad_file, tmp_path):
+    base, data, output = tmp_path / "base", tmp_path / "data.json", tmp_path / "out"
+    shutil.copytree(plain_reader("bert"), base)
+    shutil.copy(squad_file, data)
+    settings = settings_for("teacher", base, output, data)
+    run_stage(settings)
+    run_stage(settings)
+    text = data.read_text()
+    data.write_text(text + "\n")
+    with pytest.raises(ValueError, match="began with other contents of data, under the same name"):
+        run_stage(settings)
+    data.write_text(text)
+    weights = load_file(base / "model.safetensors")
+    save_file({name: weight * 1.5 for name, weight in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="began with other contents of base, under the same name"):
+        run_stage(settings)
 
 
 def test_codes_that_can_be_cut(plain_reader, squad_file, tmp_path):

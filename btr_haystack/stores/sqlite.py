@@ -158,7 +158,7 @@ class SQLiteStore(Store):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
                 connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
-        return sum(_size(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm"))
+        return sum(_size(f"{self.path}{suffix}") for suffix in ("", "-wal"))  # -shm is memory, and gone once closed
 
     def close(self) -> None:
         """See `Store`."""

@@ -5,6 +5,7 @@
 """One stage of training, from files to a saved model; the same on CPU and GPU."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import random
@@ -18,6 +19,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, TrainingArguments
 
 from btr_haystack.config import BTRConfig
+from btr_haystack.digest import digest_of_model
 from btr_haystack.errors import DataError
 from btr_haystack.fit import fit_codes
 from btr_haystack.generative import BTRForConditionalGeneration
@@ -34,6 +36,7 @@ from btr_haystack.windows import frame_of
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
+CONTENTS = "contents"  # in it: digests of models and files
 OPTIMIZERS = ("muon", "adamw")
 STAGES = ("teacher", "decomposed", "binarised", "asker")
 SPLIT_STAGES = ("decomposed", "binarised")
@@ -196,12 +199,13 @@ def run_stage(settings: StageSettings) -> Path:
     :returns: the output folder: config.json, model.safetensors (float16), tokenizer, training.json.
     :raises DataError: where the files hold nothing to train on.
     :raises ModelError: where the base cannot be split.
-    :raises ValueError: where the output folder belongs to a stage with other settings, or the encoder has too few
-        positions for the window.
+    :raises ValueError: where the output folder belongs to a stage with other settings, models or data, or the encoder
+        has too few positions for the window.
     """
     settings = _resolved(settings)
     output = Path(settings.output)
-    _check_resumable(output, settings)
+    contents = _contents(settings)
+    _check_resumable(output, settings, contents)
     torch.manual_seed(settings.seed)
     if settings.stage == "asker" and (others := [file for file in settings.data if task_of(file) != "squad"]):
         msg = f"stage 'asker' learns from questions in the SQuAD format; leave out {', '.join(others)}"
@@ -279,7 +283,10 @@ def run_stage(settings: StageSettings) -> Path:
         merged_across=settings.merged_across,
     )
     output.mkdir(parents=True, exist_ok=True)
-    (output / SETTINGS_FILE).write_text(json.dumps(_shareable(settings), indent=1) + "\n")
+    if trainer.is_world_process_zero() and not (output / SETTINGS_FILE).is_file():
+        begun = output / f"{SETTINGS_FILE}.part"
+        begun.write_text(json.dumps(_shareable(settings) | {CONTENTS: contents}, indent=1) + "\n")
+        begun.replace(output / SETTINGS_FILE)
     trainer.train(resume_from_checkpoint=last_checkpoint(output))
     if trainer.is_world_process_zero():
         history = trainer.state.log_history
@@ -305,22 +312,40 @@ def _resolved(settings: StageSettings) -> StageSettings:
     return dataclasses.replace(settings, **chosen | {"stop_tokens": tuple(chosen["stop_tokens"])})
 
 
-def _check_resumable(output: Path, settings: StageSettings) -> None:
-    """Refuse to go on in a folder that other settings began."""
+def _contents(settings: StageSettings) -> dict[str, Any]:
+    """Digests of models and files, which may change under the same name."""
+    models = {name: getattr(settings, name) for name in ("base", "teacher", "decoder")}
+    digests = {name: digest_of_model(model) if model else None for name, model in models.items()}
+    return digests | {"data": [hashlib.blake2b(Path(file).read_bytes()).hexdigest()[:16] for file in settings.data]}
+
+
+def _check_resumable(output: Path, settings: StageSettings, contents: dict[str, Any]) -> None:
+    """Refuse to go on in a folder that other settings began, or other models or files of the same names."""
     begun = output / SETTINGS_FILE
     if not begun.is_file():
         return
     now = json.loads(json.dumps(_shareable(settings)))
-    before = json.loads(begun.read_text())
+    try:
+        before = json.loads(begun.read_text())
+    except ValueError as error:
+        msg = f"{begun}: not the settings of a stage ({error}); move {output} away, or give another output folder"
+        raise DataError(msg) from error
     weights = dataclasses.asdict(Weights()) | before.get("weights", {})
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}
     defaults |= {name: list(value) for name, value in defaults.items() if isinstance(value, tuple)}  # as JSON has them
+    began = before.get(CONTENTS, contents)
     before = defaults | before | {"weights": weights}
     differing = [name for name in now if before.get(name) != now[name] and name not in ("steps", "save_every")]
     if differing:
         changes = ", ".join(f"{name} was {before.get(name)!r} and is {now[name]!r}" for name in differing)
         msg = (
             f"{output} holds a stage that began otherwise: {changes}. Give the same settings, or another output folder"
+        )
+        raise ValueError(msg)
+    if changed := [name for name, digest in contents.items() if began.get(name) != digest]:
+        msg = (
+            f"{output} holds a stage that began with other contents of {' and '.join(changed)}, under the same name. "
+            "Give another output folder"
         )
         raise ValueError(msg)
 

@@ -63,11 +63,12 @@ def check_stream(documents: Any) -> None:
         raise TypeError(msg)
 
 
-def check_queries(queries: Iterable[Any]) -> None:
+def check_queries(queries: Iterable[Any]) -> list[str]:
     """
-    Refuse queries that are no strings.
+    Let queries through.
 
     :param queries: what a caller gave.
+    :returns: the same, as a list.
     :raises TypeError: at something else.
     """
     if isinstance(queries, str):
@@ -76,10 +77,12 @@ def check_queries(queries: Iterable[Any]) -> None:
     if not isinstance(queries, Iterable):
         msg = f"expected a list of queries, not {type(queries).__name__}: {str(queries)[:60]!r}"
         raise TypeError(msg)
-    for query in queries:
+    checked = list(queries)
+    for query in checked:
         if not isinstance(query, str):
             msg = f"the query must be a string, not {type(query).__name__}"
             raise TypeError(msg)
+    return checked
 
 
 def check_windows(max_seq_length: int, stride: int) -> None:

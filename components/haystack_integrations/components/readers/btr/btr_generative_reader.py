@@ -20,6 +20,7 @@ from haystack_integrations.components.readers.btr._answers import rank_prior
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
     check_documents,
+    check_flag,
     check_kept_share,
     check_queries,
     check_share,
@@ -155,6 +156,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             than the reader.
         """
         self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store, int8)
+        check_flag(progress_bar=progress_bar)
         if not isinstance(prompt, str) or QUERY not in prompt:
             msg = f"prompt is {prompt!r}; expected a text with {QUERY} where the query belongs"
             raise ValueError(msg)
@@ -316,8 +318,8 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         self, queries: Sequence[str], documents: list[Document], settings: _Settings
     ) -> tuple[list[list[GeneratedAnswer]], dict[str, int]]:
         """Answers to each query, and how many documents came from the store."""
-        check_queries(queries)
-        if not check_documents(documents):
+        queries, documents = check_queries(queries), check_documents(documents)
+        if not documents:
             return [[] for _ in queries], {"hits": 0, "misses": 0}
         loaded = self._warm()
         readable = with_text(documents)

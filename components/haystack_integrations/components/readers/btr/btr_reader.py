@@ -190,6 +190,7 @@ class BTRReader(StoreReader[SplitReader]):
             If a number is out of range, or the token store has other windows than the reader or merges tokens.
         """
         self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store, int8)
+        check_flag(progress_bar=progress_bar)
         if token_store is not None and token_store.merged_share:
             msg = (
                 f"token_store has merged_share = {token_store.merged_share}: its passages lack places of tokens, and "
@@ -433,8 +434,8 @@ class BTRReader(StoreReader[SplitReader]):
         self, queries: Sequence[str], documents: list[Document], settings: _Settings
     ) -> tuple[list[list[ExtractedAnswer]], dict[str, int]]:
         """Answers to each query, and how many documents came from the store."""
-        check_queries(queries)
-        if not check_documents(documents):
+        queries, documents = check_queries(queries), check_documents(documents)
+        if not documents:
             return [[] for _ in queries], {"hits": 0, "misses": 0}
         loaded = self._warm()
         readable = with_text(documents)

@@ -1,0 +1,61 @@
+# SPDX-FileCopyrightText: 2026 btr-haystack contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+"""Figures: where they go, and how they are shown."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def check_output(output: Path | None) -> None:
+    """
+    Refuse, before any work, a file that figures cannot be written to.
+
+    :param output: the file; None where there is none.
+    :raises FileNotFoundError: if its folder is not there.
+    :raises IsADirectoryError: if it is a folder.
+    """
+    if output is not None and not output.parent.is_dir():
+        msg = f"{output.parent}: no such folder for the figures"
+        raise FileNotFoundError(msg)
+    if output is not None and output.is_dir():
+        msg = f"{output} is a folder; expected a file for the figures"
+        raise IsADirectoryError(msg)
+
+
+def tell(
+    columns: tuple[str, ...], lines: list[tuple[str, ...]], title: str, figures: dict[str, Any], output: Path | None
+) -> None:
+    """
+    Show a table; keep it in Markdown, and the figures in JSON.
+
+    :param columns: names of the table's columns.
+    :param lines: the table's cells.
+    :param title: above the table.
+    :param figures: what the JSON file says.
+    :param output: the JSON file; the table goes beside it. None to show the table alone.
+    """
+    Console().print(as_table(columns, lines, title))
+    if output:
+        output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        output.with_suffix(".md").write_text(as_markdown(columns, lines, title), encoding="utf-8")
+
+
+def as_table(columns: tuple[str, ...], lines: list[tuple[str, ...]], title: str) -> Table:
+    """Figures for people."""
+    table = Table(*columns, title=escape(title))
+    for line in lines:
+        table.add_row(*map(escape, line))
+    return table
+
+
+def as_markdown(columns: tuple[str, ...], lines: list[tuple[str, ...]], title: str) -> str:
+    """Figures for a README."""
+    rows = [columns, ("---",) * len(columns), *lines]
+    return f"{title}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
