@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 OURS, THEIRS, PALE = "#0b6e4f", "#c0392b", "#8a8f98"
-STAGES = ("teacher", "decomposed", *(f"binarised-{number}" for number in (1, 2, 3, 5, 6, 7, 8, 9, 10)))
+STAGES = ("teacher", "decomposed", *(f"binarised-{number}" for number in (1, 2, 3, 5, 6, 7, 8, 9, 10, 12, 13)))
 
 
 def speed() -> None:
@@ -54,7 +54,7 @@ def speed() -> None:
 def losses() -> None:
     """The span loss of the stages."""
     _, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-    axes.set_prop_cycle(color=[*map(mpl.colormaps["tab10"], range(10)), "black"])
+    axes.set_prop_cycle(color=[*map(mpl.colormaps["tab10"], range(10)), "black", OURS, THEIRS])
     for stage in STAGES:
         history = json.loads((ROOT / "results" / "training" / f"{stage}.json").read_text())["history"]
         points = [(entry["step"], entry["loss_span"]) for entry in history if "loss_span" in entry]

@@ -260,7 +260,7 @@ class TestEvaluate:
     def test_a_run_that_was_broken_off_goes_on(self, btr, refused, squad_file, split_reader, tmp_path, monkeypatch):
         figures, journal = tmp_path / "figures.json", tmp_path / "figures.answers.jsonl"
         model = tmp_path / "model"
-        shutil.copytree(split_reader(), model)
+        shutil.copytree(split_reader(k=1), model)
         given = ("evaluate", squad_file, "--model", model, "--top-k", 2, "--output", figures)
         assert btr(*given)[0] == 0
         first, lines = json.loads(figures.read_text()), journal.read_text().splitlines()
@@ -367,9 +367,7 @@ class TestEvaluate:
         for name in ("figures.md", "figures.jsonl"):
             assert "expected .json" in refused("evaluate", squad_file, "--output", tmp_path / name)
 
-    def test_knobs_are_refused_before_anybody_answers(
-        self, refused, squad_file, split_reader, plain_reader, tmp_path
-    ):
+    def test_knobs_are_refused_before_anybody_answers(self, refused, squad_file, split_reader, plain_reader, tmp_path):
         figures, ours, teacher = tmp_path / "figures.json", split_reader(bits=24), plain_reader("bert")
         given = ("evaluate", squad_file, "--teacher", teacher, "--mode", "gold", "--output", figures)
         assert "expected 0 to 24" in refused(*given, "--model", ours, "--bits", 99)

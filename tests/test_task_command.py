@@ -104,7 +104,7 @@ def test_written_answers(task, nq, generative, tmp_path):
     merging = replace(settings, knobs=knobs | {"merged_share": 0.3})
     with pytest.raises(DataError, match="answers of another run"):
         evaluate_task(merging, tmp_path / f"{task}.json")
-    reader = tasks.reader_of(str(generative), merging, AutoTokenizer.from_pretrained(generative))
+    reader = tasks.reader_of(str(generative), merging)
     assert {name: getattr(reader, name) for name in knobs} == knobs
     assert reader.token_store.merged_share == 0.3
     assert evaluate_task(merging, tmp_path / "merged.json")[0]["bytes_a_token"] < row["bytes_a_token"]

@@ -204,13 +204,13 @@ def run_stage(settings: StageSettings) -> Path:
     """
     settings = _resolved(settings)
     output = Path(settings.output)
-    contents = _contents(settings)
-    _check_resumable(output, settings, contents)
     torch.manual_seed(settings.seed)
     if settings.stage == "asker" and (others := [file for file in settings.data if task_of(file) != "squad"]):
         msg = f"stage 'asker' learns from questions in the SQuAD format; leave out {', '.join(others)}"
         raise DataError(msg)
     paragraphs = merged(paragraph for file in settings.data for paragraph in read_paragraphs(file))
+    contents = _contents(settings)
+    _check_resumable(output, settings, contents)
     asks = settings.stage == "asker"
     if asks:
         paragraphs = asking(paragraphs)

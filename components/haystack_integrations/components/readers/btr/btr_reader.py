@@ -167,8 +167,8 @@ class BTRReader(StoreReader[SplitReader]):
         :param kept_share:
             Share of the windows that are read to the end, above 0 and up to 1: those that look best after the first
             upper layer, by the reader's own judgement and by the order of the Documents' scores. Less is faster and
-            loses answers. `None` for the model's own share (`kept_share` in its config.json): half for the default one,
-            which of two Documents reads one to the end.
+            loses answers. `None` for the model's own share (`kept_share` in its config.json): 0.3 for the default
+            one, which of three Documents reads one to the end, of ten three.
         :param retrieval_weight:
             How much the retriever's opinion counts: a Document's spans lose so many times what its `score` lacks to the
             best Document's, before their scores become probabilities. A Document without a finite score counts as the
