@@ -26,7 +26,7 @@ def quantised(model: M) -> M:
 
     Rows of weights are rounded once, activations call by call (dynamic quantisation). The matrix that closes a
     feed-forward block stays in float32: single large numbers among its inputs leave the others no digits, which cost
-    the shipped model 7 of 88 points of F1. Codes are made and decoded by what lies below, which stays as it is: a store
+    a T5 of ours 7 of 88 points of F1. Codes are made and decoded by what lies below, which stays as it is: a store
     serves both models.
 
     :param model: in float32, on a CPU; left as it is. One that reads jointly (k = 0) has all its layers in 8 bits.
