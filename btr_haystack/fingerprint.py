@@ -18,8 +18,8 @@ class Fingerprint:
 
     Two fingerprints are equal when their digests are; the description tells people what the digest stands for.
 
-    >>> str(Fingerprint("0f" * 16, {"model": "btr-flan-t5-small-squad", "k": 6, "bits": 128}))
-    'btr-flan-t5-small-squad (k=6, bits=128, digest=0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f)'
+    >>> str(Fingerprint("0f" * 16, {"model": "btr-flan-t5-small-squad", "k": 5, "bits": 128}))
+    'btr-flan-t5-small-squad (k=5, bits=128, digest=0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f)'
 
     :param digest: 32 hexadecimal digits, lower case.
     :param description: name, split layer, bits, width, window length and stride of the model, and what else helps.

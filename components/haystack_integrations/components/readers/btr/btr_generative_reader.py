@@ -143,7 +143,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             Share of the windows that are read to the end and written from, above 0 and up to 1: those in which the span
             head finds the likeliest spans after the first upper layer; the order of the Documents' scores counts, too.
             Less is faster and loses answers. It needs a BTR model whose span head is trained. `None` for the model's
-            own share (`kept_share` in its config.json).
+            own share (`kept_share` in its config.json), 0.3 for the default one.
         :param progress_bar:
             Whether to show a progress bar while documents are encoded that the store lacks.
         :param int8:
