@@ -335,6 +335,8 @@ def draw(rows: list[dict[str, Any]], questions: dict[str, int], path: Path) -> N
             kept = [100 * row[f"{task}_of_teacher"] for row in ours]
             speed.plot(faster, kept, style + "o", label=f"{label}, {task}")
         for row in ours:
+            if row is base and name != "kept_share":  # its place is labelled already
+                continue
             note = f"{row[name]:.0%}" if name == "kept_share" else str(row[name])
             place = (row["times_faster"], 100 * row["open_of_teacher"])
             speed.annotate(note, place, (5, 4), textcoords="offset points")
