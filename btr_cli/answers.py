@@ -2,7 +2,7 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-"""Answers as they come, kept so that an evaluation that was broken off goes on; and tables of what they are worth."""
+"""Answers as they come, kept so that an evaluation that was broken off goes on; and what they have in common."""
 
 import hashlib
 import json

@@ -364,6 +364,7 @@ class TestEvaluate:
         assert "no question with an answer" in refused("evaluate", other)
         assert "no such folder" in refused("evaluate", squad_file, "--output", tmp_path / "none" / "figures.json")
         assert "no such folder" in refused("evaluate", squad_file, "--model", tmp_path / "none")
+        assert "is a folder; expected a file" in refused("evaluate", squad_file, "--output", tmp_path)
         for name in ("figures.md", "figures.jsonl"):
             assert "expected .json" in refused("evaluate", squad_file, "--output", tmp_path / name)
 
