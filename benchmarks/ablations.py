@@ -27,9 +27,10 @@ from torch import Tensor
 
 from btr_cli.benchmark import Task, gold, machine, retrieved, score
 from btr_cli.figures import check_output
-from btr_cli.pipelines import ANSWERS, checked_source
+from btr_cli.pipelines import ANSWERS
 from btr_cli.squad import corpus, drawn
 from btr_haystack import binarise
+from btr_haystack.default import model_source
 from btr_haystack.model import Binariser
 from btr_haystack.squad import read_squad
 from btr_haystack.training.stages import StageSettings, run_stage, split_articles
@@ -134,11 +135,11 @@ def main() -> None:
         parser.error("'merged in training' changes what the decoder sees: give --writes, and a base that has one")
 
     common = StageSettings(
-        stage="binarised", base=options.base, output="", data=(options.data,), teacher=checked_source(options.teacher),
+        stage="binarised", base=options.base, output="", data=(options.data,), teacher=model_source(options.teacher),
         steps=options.steps, groups=options.groups, learning_rate=options.learning_rate, optimizer="adamw",
         head_learning_rate=options.learning_rate, warmup=options.steps // 5, validation=options.validation,
         seed=options.seed, save_every=10**9, weights=Weights(writing=float(options.writes)),
-        decoder=checked_source(options.decoder) if options.decoder else None,
+        decoder=model_source(options.decoder) if options.decoder else None,
     )  # fmt: skip
     _, held_out = split_articles(read_squad(options.data), common.validation, common.seed)
     random.Random(options.seed).shuffle(held_out)  # noqa: S311

@@ -24,9 +24,10 @@ from rich.table import Table
 
 from btr_cli.benchmark import machine, retrieved
 from btr_cli.figures import check_output
-from btr_cli.pipelines import LONGEST_ANSWER, checked_source
+from btr_cli.pipelines import LONGEST_ANSWER
 from btr_cli.squad import Asked, corpus, drawn
 from btr_haystack import SplitReader
+from btr_haystack.default import model_source
 from btr_haystack.metrics import exact_match, f1
 from btr_haystack.reader import Spans
 from btr_haystack.squad import read_squad
@@ -53,7 +54,7 @@ def main(
     among = np.mean([any(d.content == one[0].text for d in docs) for one, docs in task])
     rows = []
     for name in model:
-        reader = SplitReader.from_pretrained(checked_source(name))
+        reader = SplitReader.from_pretrained(model_source(name))
         every = [read(reader, one, documents) for one, documents in track(task, description=Path(name).name)]
         rows += [{"model": Path(name).name, "weight": weight, **figures(every, weight)} for weight in WEIGHTS]
     title = (

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from haystack import Document, ExtractedAnswer
 from rich.progress import track
 
+from btr_cli.figures import JOURNAL
 from btr_cli.jsonlines import JsonLines
 from btr_haystack.digest import digest_of_model
 from btr_haystack.errors import DataError
@@ -118,7 +119,7 @@ def journal_beside(
         return Journal(None, {})
     versions = [(Path(model).name, digest_of_model(model)) for model in models]
     known_by = {"questions": digest(asked), "searched": digest([one.content for one in searched])}
-    return Journal(output.with_suffix(".answers.jsonl"), settings | known_by | {"models": versions})
+    return Journal(output.with_suffix(JOURNAL), settings | known_by | {"models": versions})
 
 
 def digest(items: list[Any]) -> str:

@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from btr_cli.corpus import cached_store, read_documents, shipped_documents
-from btr_cli.pipelines import ANSWERS, checked_source, put_question, question_pipeline
-from btr_haystack.default import DEFAULT_MODEL
+from btr_cli.pipelines import ANSWERS, put_question, question_pipeline
+from btr_haystack.default import DEFAULT_MODEL, model_source
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
 
 
@@ -37,7 +37,7 @@ def ask(
         raise ValueError(msg)
     found = read_documents(documents) if documents else shipped_documents()
     shipped = documents is None and model is None and store is None
-    chosen = checked_source(model) if model else DEFAULT_MODEL
+    chosen = model_source(model) if model else DEFAULT_MODEL
     with cached_store() if shipped else BinaryTokenStore(chosen, url=store or "memory://") as tokens:
         tokens.write_documents(found)
         reader = BTRReader(token_store=tokens, **ANSWERS | {"top_k": answers})

@@ -25,11 +25,11 @@ from transformers import AutoConfig
 
 from btr_cli.demo import ordinary_reader
 from btr_cli.figures import check_output
-from btr_cli.pipelines import ANSWERS, Reader, checked_source, filled, keeps
+from btr_cli.pipelines import ANSWERS, Reader, filled, keeps
 from btr_cli.squad import Asked, answered, corpus, drawn
 from btr_cli.squad import score as scored
 from btr_haystack.config import BTRConfig
-from btr_haystack.default import DEFAULT_MODEL
+from btr_haystack.default import DEFAULT_MODEL, model_source
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.squad import read_squad
 from btr_haystack.training.stages import fast_bf16
@@ -78,14 +78,14 @@ def benchmark(
     One line a setting: F1 beside the teacher's, gold and open; bytes a token, all counted; milliseconds a question.
     """
     for path in (output, plot):
-        check_output(path)
+        check_output(path, data)
     if unknown := set(dtype or ()) - DTYPES:
         msg = f"dtype is {', '.join(sorted(unknown))}; expected one of {', '.join(sorted(DTYPES))}"
         raise ValueError(msg)
     if INT8 in (dtype or ()) and torch.accelerator.is_available():
         msg = f"dtype {INT8} computes on a CPU, but readers use the {torch.accelerator.current_accelerator()} here"
         raise ValueError(msg)
-    source, taught = checked_source(model), checked_source(teacher)
+    source, taught = model_source(model), model_source(teacher)
     config = AutoConfig.from_pretrained(source)
     if not isinstance(config, BTRConfig) or not config.k or not config.bits:
         kind = "reads jointly, or has no bits" if isinstance(config, BTRConfig) else f"is of type {config.model_type}"

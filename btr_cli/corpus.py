@@ -36,7 +36,11 @@ def read_documents(path: Path) -> list[Document]:
         if not isinstance(text, str):
             msg = f'{path}, line {number}: expected a JSON object with "text" and, if any, "title"; got {line[:80]!r}'
             raise DataError(msg)
-        documents.append(Document(content=text, meta={"title": str(entry.get("title") or "")}))
+        try:
+            documents.append(Document(content=text, meta={"title": str(entry.get("title") or "")}))
+        except UnicodeEncodeError as error:  # Haystack makes a Document's id of it
+            msg = f"{path}, line {number}: not Unicode: {error}; write the character as it is, or leave it out"
+            raise DataError(msg) from error
     if not documents:
         msg = f"{path} holds no documents"
         raise DataError(msg)

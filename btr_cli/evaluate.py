@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from btr_cli.figures import check_output
-from btr_cli.pipelines import LONGEST_ANSWER, checked_source
+from btr_cli.pipelines import LONGEST_ANSWER
 from btr_cli.squad import SquadSettings, evaluate_squad
 from btr_cli.tasks import TaskSettings, evaluate_task
-from btr_haystack.default import DEFAULT_MODEL
+from btr_haystack.default import DEFAULT_MODEL, model_source
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.stores import MEMORY
 from btr_haystack.tasks import TASKS as PAPER_TASKS
@@ -126,9 +126,9 @@ def evaluate(
     if output and output.suffix in (".md", ".jsonl"):
         msg = f"--output is {output}, but a table and answers are written beside it, as .md and .jsonl; expected .json"
         raise ValueError(msg)
-    check_output(output)
-    teacher = checked_source(teacher) if teacher else None
-    models = tuple(map(checked_source, model or [DEFAULT_MODEL]))
+    check_output(output, data, passages)
+    teacher = model_source(teacher) if teacher else None
+    models = tuple(map(model_source, model or [DEFAULT_MODEL]))
     if task != "squad":
         asked_for = TaskSettings(
             task, str(data), str(passages) if passages else None, models, teacher, writes, sample, seed, top_k,

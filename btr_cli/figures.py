@@ -12,21 +12,32 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+TABLE, JOURNAL = ".md", ".answers.jsonl"  # beside the figures
 
-def check_output(output: Path | None) -> None:
+
+def check_output(output: Path | None, *inputs: Path | None) -> None:
     """
     Refuse, before any work, a file that figures cannot be written to.
 
     :param output: the file; None where there is none.
+    :param inputs: files that are read, which neither it nor what stands beside it may overwrite.
     :raises FileNotFoundError: if its folder is not there.
     :raises IsADirectoryError: if it is a folder.
+    :raises ValueError: if an input would be overwritten.
     """
-    if output is not None and not output.parent.is_dir():
+    if output is None:
+        return
+    if not output.parent.is_dir():
         msg = f"{output.parent}: no such folder for the figures"
         raise FileNotFoundError(msg)
-    if output is not None and output.is_dir():
+    if output.is_dir():
         msg = f"{output} is a folder; expected a file for the figures"
         raise IsADirectoryError(msg)
+    written = {path.resolve() for path in (output, *map(output.with_suffix, (TABLE, JOURNAL)))}
+    for path in inputs:
+        if path is not None and path.resolve() in written:
+            msg = f"{path} is read, and figures in {output} would overwrite it; give them another name"
+            raise ValueError(msg)
 
 
 def tell(
@@ -44,7 +55,7 @@ def tell(
     Console().print(as_table(columns, lines, title))
     if output:
         output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        output.with_suffix(".md").write_text(as_markdown(columns, lines, title), encoding="utf-8")
+        output.with_suffix(TABLE).write_text(as_markdown(columns, lines, title), encoding="utf-8")
 
 
 def as_table(columns: tuple[str, ...], lines: list[tuple[str, ...]], title: str) -> Table:

@@ -5,7 +5,6 @@
 """The pipeline of the command line: BM25 in memory, then a reader."""
 
 import random
-from pathlib import Path
 from typing import Any, TypeVar
 
 from haystack import Document, Pipeline
@@ -15,7 +14,6 @@ from haystack.document_stores.types import DuplicatePolicy
 from transformers import AutoConfig
 
 from btr_haystack.config import BTRConfig
-from btr_haystack.default import model_source
 from btr_haystack.stores import MEMORY
 from haystack_integrations.components.readers.btr import BTRGenerativeReader, BTRReader
 
@@ -24,20 +22,6 @@ ANSWERS: dict[str, Any] = {"top_k": 1, "no_answer": False, "max_answer_length": 
 
 T = TypeVar("T")
 Reader = BTRReader | BTRGenerativeReader
-
-
-def checked_source(name: str) -> str:
-    """
-    Refuse what can only be a folder and is none: the hub's own message speaks of repositories.
-
-    :param name: folder or hub id of a model, or the name of the one that comes with the package.
-    :returns: a folder or a hub id.
-    :raises FileNotFoundError: if there is no such folder.
-    """
-    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
-        msg = f"{name}: no such folder"
-        raise FileNotFoundError(msg)
-    return model_source(name)
 
 
 def keeps(model: str) -> bool:

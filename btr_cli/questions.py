@@ -19,8 +19,8 @@ from transformers import AutoTokenizer
 
 from btr_cli.answers import digest
 from btr_cli.jsonlines import JsonLines
-from btr_cli.pipelines import checked_source, keeps, sampled
-from btr_haystack.default import DEFAULT_TEACHER
+from btr_cli.pipelines import keeps, sampled
+from btr_haystack.default import DEFAULT_TEACHER, model_source
 from btr_haystack.digest import digest_of_model
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.generative import BTRForConditionalGeneration
@@ -61,7 +61,7 @@ def questions(
     if output.exists():
         msg = f"{output} is there already; move it away, or name another file"
         raise FileExistsError(msg)
-    source, taught = checked_source(asker), checked_source(teacher)
+    source, taught = model_source(asker), model_source(teacher)
     tested = {_name(paragraph.title) for file in without or () for paragraph in read_squad(file)} - {""}
     every = list(read_passages(passages))
     allowed = [one for one in every if _name(one.title) not in tested]

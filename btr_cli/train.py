@@ -10,8 +10,10 @@ from typing import Annotated
 
 import typer
 
-from btr_cli.pipelines import checked_source
+from btr_haystack.default import model_source
 from btr_haystack.training.stages import StageSettings, Weights, run_stage
+
+OF_CODES = ("bits", "nested", "coded_share", "nested_share", "code", "scale", "stop_token", "no_stop_tokens")
 
 
 def train(
@@ -86,15 +88,19 @@ def train(
     weights = Weights(**{field.name: given[field.name] for field in fields(Weights)})
     own = {field.name: given[field.name] for field in fields(StageSettings) if field.name in given}
     changed = {
-        "base": checked_source(base),
+        "base": model_source(base),
         "output": str(output),
         "data": tuple(map(str, data)),
-        "teacher": checked_source(str(teacher)) if teacher else None,
-        "decoder": checked_source(decoder) if decoder else None,
+        "teacher": model_source(str(teacher)) if teacher else None,
+        "decoder": model_source(decoder) if decoder else None,
         "nested": tuple(nested or ()),
         "nested_shares": tuple(nested_share or ()),
         "stop_tokens": tuple(stop_token or ()) if stop_token or no_stop_tokens else None,
         "weights": weights,
     }
     settings = StageSettings(**{**own, **changed})
+    for name in OF_CODES if stage != "binarised" else ():
+        if given[name] is not None and given[name] is not False:
+            msg = f"--{name.replace('_', '-')} is given, but stage {stage} makes no codes; expected stage binarised"
+            raise ValueError(msg)
     typer.echo(f"saved {run_stage(settings)}")

@@ -45,12 +45,17 @@ def model_source(model: str | Path) -> str:
 
     :param model: a folder, a hub id, or the bare name of a model that comes with this package.
     :returns: a folder or a hub id.
+    :raises FileNotFoundError: at what can only be a folder and is none; the hub's own message speaks of repositories.
     :raises ModelError: if this installation lacks a model that it should come with.
     """
+    name = str(model)
     shipped = {DEFAULT_MODEL: default_model_path(), DEFAULT_TEACHER: default_teacher_path()}
-    folder = shipped.get(str(model))
+    folder = shipped.get(name)
     if folder is None:
-        return str(model)
+        if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+            msg = f"{name}: no such folder"
+            raise FileNotFoundError(msg)
+        return name
     if not (folder / "config.json").is_file():
         msg = f"This installation of btr-haystack comes without its model {model}: {folder} lacks config.json."
         raise ModelError(msg)

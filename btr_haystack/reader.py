@@ -174,7 +174,7 @@ class SplitReader:
         :param merged_share: share of a window's tokens that are merged into others.
         :param token: for private models of the hub.
         :param kwargs: for `from_pretrained` of the model: dtype, device_map, revision, ...
-        :raises ModelError: for a kind of model that cannot be split.
+        :raises ModelError: for a kind of model that cannot be split, or a damaged tokenizer.
         """
         where = {"token": token} | hub_arguments(kwargs)
         kwargs.setdefault("dtype", torch.float32)
@@ -182,7 +182,7 @@ class SplitReader:
         kind = cls.model_class
         load = kind.from_pretrained if isinstance(config, BTRConfig) else kind.from_reader
         model = load(str(folder), token=token, **kwargs)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **where)
+        tokenizer = _tokenizer(str(folder), where)
         digest = None if model.config.k == 0 else digest_of_files(str(folder), model.config, tokenizer, where)
         return cls(
             model, tokenizer, max_seq_length=max_seq_length, stride=stride, bits=bits, coded_share=coded_share,
@@ -645,6 +645,17 @@ class SplitReader:
     def _decoded_tokens(self) -> int:
         """Most tokens whose states are held decoded at a time."""
         return DECODED_TOKENS.get(self.model.device.type, DECODED_TOKENS["cuda"])
+
+
+def _tokenizer(folder: str, where: dict[str, Any]) -> Any:
+    """The model's tokenizer; damage that is told without the file's name is told with it."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, **where)
+    except (OSError, ValueError, ImportError):
+        raise
+    except Exception as error:
+        msg = f"{folder}: its tokenizer cannot be loaded: {type(error).__name__}: {error}. Save it there anew."
+        raise ModelError(msg) from error
 
 
 def _where_any(flags: np.ndarray) -> np.ndarray | None:

@@ -238,7 +238,7 @@ class TestQuestions:
 
     @pytest.mark.parametrize("query", [None, 7, b"Who?", ["Who?"]])
     def test_no_string(self, reader, documents, query):
-        with pytest.raises(TypeError, match="query must be a string"):
+        with pytest.raises(TypeError, match="query must be a string, not"):
             reader.run(query, documents)
 
     def test_what_can_be_read_only_once(self, reader, documents):
@@ -287,6 +287,8 @@ class TestParameters:
         ("name", "value"),
         [
             ("calibration_factor", 0.0),
+            ("calibration_factor", float("inf")),
+            ("score_threshold", float("nan")),
             ("overlap_threshold", -0.5),
             ("retrieval_weight", -0.5),
             ("retrieval_weight", float("nan")),

@@ -18,10 +18,10 @@ from conftest import SENTENCES, passage
 from haystack import Document
 from safetensors.torch import load_file, save_file
 
-from btr_cli import ask, corpus, demo, pipelines, squad, train
+from btr_cli import ask, corpus, demo, squad, train
 from btr_cli.answers import Answer
 from btr_haystack import default_model_path
-from btr_haystack.default import DEFAULT_MODEL
+from btr_haystack.default import DEFAULT_MODEL, model_source
 from btr_haystack.errors import DataError
 from btr_haystack.squad import read_squad
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
@@ -188,11 +188,17 @@ class TestAsk:
 
     def test_refusals(self, refused, split_reader, plain_reader, documents_file, squad_file, tmp_path):
         documents = ("--documents", documents_file)
+        surrogate = tmp_path / "surrogate.jsonl"
+        surrogate.write_text('{"text": "Oslo"}\n{"text": "Os\\ud800lo"}\n')
+        assert "surrogate.jsonl, line 2: not Unicode" in refused("ask", QUERY, "--documents", surrogate)
         assert "missing.jsonl: no such file" in refused("ask", QUERY, "--documents", tmp_path / "missing.jsonl")
         assert "three.json, line 1: expected a JSON object" in refused("ask", QUERY, "--documents", squad_file)
         assert "question is empty" in refused("ask", " ", *documents)
         assert f"{tmp_path}/none: no such folder" in refused("ask", QUERY, *documents, "--model", tmp_path / "none")
         assert "model_type" in refused("ask", QUERY, *documents, "--model", tmp_path)
+        damaged = Path(shutil.copytree(split_reader(), tmp_path / "damaged"))
+        (damaged / "tokenizer.json").write_text("{}")
+        assert "damaged: its tokenizer cannot be loaded" in refused("ask", QUERY, *documents, "--model", damaged)
         assert "k = 0" in refused("ask", QUERY, *documents, "--model", plain_reader("bert"))
         model = ("--model", split_reader())
         assert "names no store" in refused("ask", QUERY, *documents, *model, "--store", "nowhere")
@@ -365,6 +371,13 @@ class TestEvaluate:
         assert "no such folder" in refused("evaluate", squad_file, "--output", tmp_path / "none" / "figures.json")
         assert "no such folder" in refused("evaluate", squad_file, "--model", tmp_path / "none")
         assert "is a folder; expected a file" in refused("evaluate", squad_file, "--output", tmp_path)
+        before = squad_file.read_bytes()
+        for name in (squad_file, squad_file.parent / "sub" / ".." / squad_file.name):
+            (squad_file.parent / "sub").mkdir(exist_ok=True)
+            assert "would overwrite it" in refused("evaluate", squad_file, "--output", name)
+        table = squad_file.rename(squad_file.with_suffix(".md"))
+        assert "would overwrite it" in refused("evaluate", table, "--output", squad_file)
+        assert table.rename(squad_file).read_bytes() == before
         for name in ("figures.md", "figures.jsonl"):
             assert "expected .json" in refused("evaluate", squad_file, "--output", tmp_path / name)
 
@@ -500,7 +513,7 @@ class TestTrain:
         }
         given = [str(x) for name, value in (options | weights).items() for x in (f"--{name.replace('_', '-')}", value)]
         status, _, errors = btr(
-            "train", "decomposed", "--base", "a/b", "--teacher", tmp_path, "--output", "o", "--data", "x",
+            "train", "binarised", "--base", "a/b", "--teacher", tmp_path, "--output", "o", "--data", "x",
             "--data", "y", "--no-bf16", "--no-word-match", "--frozen-lower", "--nested", 8, "--nested", 32,
             "--nested-share", 1, "--nested-share", 0.5, "--stop-token", 3, "--stop-token", 5, *given,
         )  # fmt: skip
@@ -508,7 +521,7 @@ class TestTrain:
         (settings,) = seen
         assert {name: getattr(settings, name) for name in options} == options
         assert {name: getattr(settings.weights, name) for name in weights} == weights
-        assert (settings.stage, settings.base, settings.output, settings.data) == ("decomposed", "a/b", "o", ("x", "y"))
+        assert (settings.stage, settings.base, settings.output, settings.data) == ("binarised", "a/b", "o", ("x", "y"))
         assert (settings.teacher, settings.bf16, settings.nested) == (str(tmp_path), False, (8, 32))
         assert (settings.frozen_lower, settings.word_match, settings.nested_shares) == (True, False, (1.0, 0.5))
         assert settings.stop_tokens == (3, 5)
@@ -526,17 +539,20 @@ class TestTrain:
         elsewhere = ("--base", "./none", "--output", output)
         assert "./none: no such folder" in refused("train", "teacher", *elsewhere, *data)
         teacher = ("--teacher", plain_reader("bert"))
+        assert "--bits is given, but stage teacher makes no codes; expected stage binarised" in refused(
+            "train", "teacher", *given, *data, "--bits", 0
+        )
         assert "k is 9" in refused("train", "binarised", *given, *data, *teacher, "--k", 9)
         assert not output.exists()
 
 
-def test_checked_source(tmp_path):
-    assert pipelines.checked_source(str(tmp_path)) == str(tmp_path)
-    assert pipelines.checked_source("deepset/tinyroberta-squad2") == "deepset/tinyroberta-squad2"
-    assert pipelines.checked_source(DEFAULT_MODEL) == str(default_model_path())
+def test_model_source(tmp_path):
+    assert model_source(str(tmp_path)) == str(tmp_path)
+    assert model_source("deepset/tinyroberta-squad2") == "deepset/tinyroberta-squad2"
+    assert model_source(DEFAULT_MODEL) == str(default_model_path())
     for name in ("./none", "/none", "a/b/c"):
         with pytest.raises(FileNotFoundError, match="no such folder"):
-            pipelines.checked_source(name)
+            model_source(name)
 
 
 def test_as_a_command(tmp_path):

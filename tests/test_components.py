@@ -177,6 +177,8 @@ class TestBinaryTokenStore:
         assert short.report().file_bytes <= whole.report().file_bytes
         with pytest.raises(ValueError, match=r"12 bits a token and .* has 24; bits cannot be added"):
             whole.copy_from(short)
+        with pytest.raises(TypeError, match=r"other is 'store\.db'; expected a BinaryTokenStore"):
+            whole.copy_from("store.db")
         other = BinaryTokenStore(split_reader("roberta"), f"sqlite:///{tmp_path}/other.db", progress_bar=False)
         other.write_documents(documents)
         with pytest.raises(FingerprintError, match="cannot be cut to"):

@@ -179,6 +179,7 @@ def test_refusals(generative, split_reader, store, documents):
         ({"model": generative, "prompt": "question"}, "expected a text with {query}"),
         ({"model": generative, "top_k": 0}, "top_k is 0"),
         ({"model": generative, "generation_kwargs": {"num_return_sequences": 2}}, "use top_k"),
+        ({"model": generative, "generation_kwargs": {"num_beams": 0}}, "num_beams is 0; expected 1 or more"),
         ({"model": generative, "generation_kwargs": {"tokenizer": 2}}, "which the reader sets itself"),
         ({"model": generative, "generation_kwargs": {"kept_share": 0.5}}, "use kept_share"),
         ({"model": generative, "merged_inside": 0.9}, "merged_inside is 0.9; expected a share from 0 to 0.5"),

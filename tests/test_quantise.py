@@ -98,7 +98,7 @@ def test_components_share_a_store(split_reader, generative, tmp_path):
 def test_the_second_reader_is_rounded_too(split_reader, plain_reader):
     reader = BTRReader(split_reader("bert"), second_model=plain_reader("bert"), int8=True)
     reader.run(QUESTION, [Document(content=text) for text in TEXTS])
-    assert "quantized" in str(kinds(reader._second.model))
+    assert "quantized" in str(kinds(reader._loaded.second.model))
 
 
 def test_what_cannot_be_rounded(split_reader, tmp_path):

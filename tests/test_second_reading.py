@@ -3,6 +3,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The best documents of a first reading, read again by an ordinary reader."""
 
+import copy
+import math
+
 import pytest
 from conftest import passage
 from haystack import Document, Pipeline
@@ -32,6 +35,10 @@ def second(plain_reader):
 @pytest.fixture
 def reader(split_reader, plain_reader):
     return BTRReader(split_reader(), top_k=5, second_model=plain_reader("roberta"))
+
+
+def logit(probability):
+    return math.log(probability / (1 - probability))
 
 
 def told(answers):
@@ -71,13 +78,37 @@ def test_nothing_and_everything_read_again(reader, first, second, documents):
 def test_a_document_is_read_again_once_however_often_it_is_there(reader, documents):
     reader.run(QUERY, documents)
     texts = []
-    read_jointly = reader._second.read_jointly
-    reader._second.changed = lambda **_: reader._second
-    reader._second.read_jointly = lambda query, given, **limits: (
+    read_jointly = reader._loaded.second.read_jointly
+    reader._loaded.second.changed = lambda **_: reader._loaded.second
+    reader._loaded.second.read_jointly = lambda query, given, **limits: (
         texts.append(given) or read_jointly(query, given, **limits)
     )
     reader.run(QUERY, documents, second_read=3)
     assert [len(given) for given in texts] == [3]
+
+
+def test_what_was_pruned_comes_last_by_the_retriever(split_reader, plain_reader, documents):
+    reader = BTRReader(split_reader(k=1), second_model=plain_reader("roberta"))
+
+    def read(count):
+        answers = reader.run(QUERY, documents, kept_share=0.1, second_read=count, top_k=200, overlap_threshold=None)
+        return {one.document.id for one in answers["answers"] if one.document}
+
+    [best] = read(1)
+    others = [one.id for one in reversed(documents) if one.id != best]
+    for count in (2, 3, 6):
+        assert read(count) == {best, *others[: count - 1]}
+
+
+def test_the_retrievers_best_counts_even_where_it_is_not_read_again(reader):
+    documents = [Document(content=passage(number), score=1.0) for number in range(8)]
+    documents.append(Document(content=" ", score=11.0))
+    plain, less = (
+        reader.run(QUERY, documents, top_k=1, no_answer=False, second_read=1, retrieval_weight=weight)["answers"][0]
+        for weight in (0.0, 0.5)
+    )
+    assert (plain.data, plain.document) == (less.data, less.document)
+    assert logit(plain.score) - logit(less.score) == pytest.approx(0.1 * 0.5 * 10, abs=1e-3)
 
 
 def test_odd_documents(reader):
@@ -102,8 +133,19 @@ def test_a_saved_pipeline_reads_again(split_reader, plain_reader, documents, tmp
         3,
     )
     reader.close()
-    assert reader._second is None
+    assert reader._loaded is None
     assert told(reader.run(QUERY, documents)["answers"]) == told(loaded.run(given)["reader"]["answers"])
+
+
+def test_a_warm_reader_can_be_copied(split_reader, plain_reader, documents, tmp_path):
+    store = BinaryTokenStore(split_reader(), url=f"sqlite:///{tmp_path}/store.db", progress_bar=False)
+    reader = BTRReader(token_store=store, second_model=plain_reader("bert"))
+    answers = told(reader.run(QUERY, documents)["answers"])
+    other = copy.deepcopy(reader)
+    reader.close()
+    out = other.run(QUERY, documents)
+    assert (told(out["answers"]), out["cache"]) == (answers, {"hits": 8, "misses": 0})
+    other.close()
 
 
 def test_refusals(split_reader, plain_reader, documents):

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 btr-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
+import copy
 import hashlib
 import multiprocessing
 import os
@@ -597,6 +598,44 @@ def test_two_writers(url):
 
 
 @needs_fork
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_gone_is_not_written_to(tmp_path, url, replaced):
+    with open_store(url, MODEL) as store:
+        store.put_many([item(1)])
+        (tmp_path / "store.db").rename(tmp_path / "elsewhere.db")
+        if replaced:
+            with open_store(url, MODEL) as other:
+                other.put_many([item(2)])
+        for use in (lambda: store.put_many([item(3)]), lambda: store.get_many([key(1)]), lambda: len(store)):
+            with pytest.raises(StoreError, match=r"store\.db was deleted or replaced while it was open"):
+                use()
+    with open_store(url, MODEL) as again:
+        assert [one is not None for one in again.get_many([key(1), key(2), key(3)])] == [False, replaced, False]
+
+
+def test_a_copy_is_another_store_of_the_same_file(store):
+    store.put_many([item(1)])
+    with copy.deepcopy(store) as other:
+        assert other.get_many([key(1)]) == [item(1)[1]]
+    closed = copy.deepcopy(other)
+    assert other.fingerprint == store.fingerprint
+    if isinstance(store, SQLiteStore):
+        with pytest.raises(StoreError, match="is closed"):
+            len(closed)
+    assert len(store) == 1
+
+
+def test_meta_that_is_no_text(tmp_path, url):
+    open_store(url, MODEL).close()
+    file = tmp_path / "store.db"
+    content = file.read_bytes()
+    assert content.count(b'"digest"') == 1
+    file.write_bytes(content.replace(b'"digest"', b'"\xff\xff\xff\xff\xff\xff"'))
+    with pytest.raises(StoreError, match=r"The file is damaged\. Restore a copy of it") as caught:
+        open_store(url, MODEL)
+    assert "xff" not in str(caught.value)
+
+
 def test_many_make_the_same_store_at_once(tmp_path):
     def work(turn):
         with open_store(f"sqlite:///{tmp_path}/{turn}.db", MODEL) as store:

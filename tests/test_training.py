@@ -137,6 +137,8 @@ def settings_for(stage, base, output, data, **changes):
         ({"questions": -1}, "questions is -1; expected 1 or more"),
         ({"window": 0}, "window is 0; expected 1 or more"),
         ({"save_every": 0}, "save_every is 0; expected 1 or more"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; expected a finite number, 0 or more"),
+        ({"warmup": -1}, "warmup is -1; expected a finite number, 0 or more"),
         ({"negatives": -0.5}, "negatives is -0.5; expected wrong passages a question, 0 or more"),
         ({"weights": Weights(attended=1.5)}, "attended is 1.5; expected a share of the tokens from 0 to 1"),
         ({"nested": (16,)}, r"nested is \(16,\); expected numbers of bits above 0 and below bits = 16"),

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Self
 from weakref import WeakSet
 
 from btr_haystack.errors import FingerprintError, NoStoreError, StoreError
@@ -33,6 +34,7 @@ _GET = """
     SELECT CAST(record AS BLOB) FROM records
     WHERE rowid = (SELECT rowid FROM records WHERE key = ?) AND +key = ?
 """
+_UNDECODABLE = "Could not decode to UTF-8"
 _ADVICE = {
     "SQLITE_BUSY": f"Another process has been writing for more than {_BUSY_SECONDS} s; try again when it is done.",
     "SQLITE_CANTOPEN": "See that the file and its folder may be read and written.",
@@ -94,9 +96,11 @@ class SQLiteStore(Store):
         self.path = path.absolute()
         self._reader, self._writer = _Slot(), _Slot()
         self._closed = False
+        self._file: tuple[int, int] | None = None  # which file was opened
         _open_stores.add(self)
         try:
             self.fingerprint = self._open(fingerprint)
+            self._file = _identity(self.path)
         except UnicodeDecodeError as error:  # SQLite quotes the damage
             self.close()
             msg = f"{self.path}: {_ADVICE['SQLITE_CORRUPT']}"
@@ -104,6 +108,13 @@ class SQLiteStore(Store):
         except BaseException:
             self.close()
             raise
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        """Another store of the same file: connections and locks are not copied."""
+        other = type(self)(self.path, self.fingerprint)
+        if self._closed:
+            other.close()
+        return other
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Store`."""
@@ -267,10 +278,19 @@ class SQLiteStore(Store):
                     "Fork at another time, or start the process with the method 'spawn'."
                 )
                 raise StoreError(msg)
+            if self._file not in (None, _identity(self.path)):  # what is written to a file without a name is lost
+                msg = (
+                    f"{self.path} was deleted or replaced while it was open. Close the store: used again, it opens "
+                    "what is there then."
+                )
+                raise StoreError(msg)
             try:
                 yield slot.connection or self._connect(slot, mode)
             except sqlite3.Error as error:
                 cause = getattr(error, "sqlite_errorname", "")
+                if str(error).startswith(_UNDECODABLE):  # SQLite quotes the damage
+                    msg = f"{self.path}: {_ADVICE['SQLITE_CORRUPT']}"
+                    raise StoreError(msg) from error
                 advice = next((text for start, text in _ADVICE.items() if cause.startswith(start)), "")
                 msg = f"{self.path}: {error}. {advice}".rstrip()
                 raise StoreError(msg) from error
@@ -346,6 +366,15 @@ def _size(path: str | Path) -> int:
         return os.path.getsize(path)
     except OSError:
         return 0
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells a file from another one of its name; None if there is none."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 _open_stores: WeakSet[SQLiteStore] = WeakSet()

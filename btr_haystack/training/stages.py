@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import random
 from dataclasses import dataclass
 from functools import partial
@@ -137,6 +138,10 @@ class StageSettings:
         for name in ("steps", "groups", "passages", "questions", "window", "save_every"):
             if getattr(self, name) < 1:
                 msg = f"{name} is {getattr(self, name)}; expected 1 or more"
+                raise ValueError(msg)
+        for name in ("learning_rate", "head_learning_rate", "warmup"):
+            if not 0 <= getattr(self, name) < math.inf:
+                msg = f"{name} is {getattr(self, name)}; expected a finite number, 0 or more"
                 raise ValueError(msg)
         if not self.negatives >= 0:
             msg = f"negatives is {self.negatives}; expected wrong passages a question, 0 or more"

@@ -74,19 +74,21 @@ def _scores(documents: Sequence[Document]) -> np.ndarray:
     return np.array([math.nan if document.score is None else document.score for document in documents], np.float64)
 
 
-def best_documents(spans: Spans, documents: Sequence[Document], count: int) -> list[Document]:
+def best_documents(spans: Spans, documents: Sequence[Document], count: int) -> list[int]:
     """
     Choose the documents with the best spans.
 
     :param spans: of `documents`, by number.
     :param documents: any.
     :param count: how many, at most.
-    :returns: the best first; those without a span never.
+    :returns: their numbers, the best first; those without a span, as where their windows were pruned, come last, by the
+        order of the retriever's scores. Blank ones without a span never.
     """
     best = np.full(len(documents), -np.inf, np.float32)
     np.maximum.at(best, spans.passage, spans.score)
-    order = np.argsort(-best, kind="stable")[:count]
-    return [documents[i] for i in order.tolist() if best[i] > -np.inf]
+    prior = rank_prior(documents)
+    order = np.argsort(-best, kind="stable") if prior is None else np.lexsort((-prior, -best))
+    return [i for i in order.tolist() if best[i] > -np.inf or (documents[i].content or "").strip()][:count]
 
 
 def candidates(

@@ -80,7 +80,7 @@ def check_queries(queries: Iterable[Any]) -> list[str]:
     checked = list(queries)
     for query in checked:
         if not isinstance(query, str):
-            msg = f"the query must be a string, not {type(query).__name__}"
+            msg = f"the query must be a string, not {type(query).__name__}: {str(query)[:60]!r}"
             raise TypeError(msg)
     return checked
 

@@ -42,10 +42,12 @@ class Reading(Generic[R]):
 
     :param reader: the model.
     :param source: where its passages come from; None where it reads jointly.
+    :param second: the model that reads the best documents again; None where there is none.
     """
 
     reader: R
     source: ReadThrough | None
+    second: R | None = None
 
     def fetch(
         self, texts: Sequence[str], *, max_seq_length: int, stride: int, max_rows: int | None, progress_bar: bool
@@ -154,7 +156,7 @@ class StoreReader(Generic[R]):
 
     def close(self) -> None:
         """
-        Lets go of the model and closes the token store. Used again, both come back.
+        Lets go of what was loaded and closes the token store. Used again, all come back.
 
         A token store in memory stays as it is, and its model with it: others may be reading it, and closing would empty
         it. What a reader without a token store has kept is gone.

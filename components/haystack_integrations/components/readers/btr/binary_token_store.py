@@ -350,6 +350,8 @@ class BinaryTokenStore:
             A store of the same model and windows, with as many bits or more.
         :returns:
             How many passages were copied; those that are here already are not.
+        :raises TypeError:
+            If it is no store.
         :raises ValueError:
             If the other store has fewer bits.
         :raises NoStoreError:
@@ -358,6 +360,9 @@ class BinaryTokenStore:
             If the other store holds passages of another model, cut into other windows or with another `coded_share` or
             `merged_share`.
         """
+        if not isinstance(other, BinaryTokenStore):
+            msg = f"other is {other!r:.80}; expected a BinaryTokenStore to copy from"
+            raise TypeError(msg)
         source = other._existing()
         if source is None:
             msg = f"{other.url}: there is no store to copy from"

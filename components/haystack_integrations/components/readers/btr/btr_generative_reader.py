@@ -298,6 +298,11 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             for name in RESERVED.keys() & (given or {}).keys():
                 msg = f"generation_kwargs has {name!r}, which the reader sets itself"
                 raise ValueError(f"{msg}: use {RESERVED[name]}" if RESERVED[name] else msg)
+            check_at_least(1, num_beams=(given or {}).get("num_beams"))
+            config = (given or {}).get("generation_config")
+            if not isinstance(config, dict | GenerationConfig | None):
+                msg = f"generation_config is {config!r:.60}; expected transformers' GenerationConfig, or a dictionary"
+                raise TypeError(msg)
         inside, across = first_given(merged_inside, self.merged_inside), first_given(merged_across, self.merged_across)
         every = first_given(merge_every, self.merge_every)
         check_share(MOST_MERGED, merged_inside=inside, merged_across=across)

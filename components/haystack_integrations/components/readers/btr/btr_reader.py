@@ -6,7 +6,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,6 @@ class BTRReader(StoreReader[SplitReader]):
     """
 
     _kind = SplitReader
-    _second: SplitReader | None = None
 
     def __init__(
         self,
@@ -180,7 +179,8 @@ class BTRReader(StoreReader[SplitReader]):
             It costs as many ordinary readings as `second_read` says, however many Documents there are. `None` for none.
             It is loaded with `model_kwargs` too, save `revision` and `subfolder`, which are the first model's.
         :param second_read:
-            How many Documents are read again. At 0 none, and the answers are those of the first reading.
+            How many Documents are read again: those with the best spans, then, where fewer were read to the end, the
+            retriever's next. At 0 none, and the answers are those of the first reading.
         :param int8:
             Whether the layers that run at question time, the second model's too, compute mostly in 8 bits. It is for
             a CPU, and faster; passages are encoded and kept as always.
@@ -419,14 +419,17 @@ class BTRReader(StoreReader[SplitReader]):
         if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
             msg = f"score_threshold is {threshold!r}; expected a probability, or None for no threshold"
             raise TypeError(msg)
+        if threshold is not None and math.isnan(threshold):
+            msg = f"score_threshold is {threshold}; expected a probability, or None for no threshold"
+            raise ValueError(msg)
         if second_read and self.second_model is None:
             msg = f"second_read is {second_read}, but there is no second_model to read again; give the reader one"
             raise ValueError(msg)
         if not math.isfinite(settings.retrieval_weight):
             msg = f"retrieval_weight is {settings.retrieval_weight}; expected a finite number, 0 or more"
             raise ValueError(msg)
-        if not (isinstance(self.calibration_factor, int | float) and self.calibration_factor > 0):
-            msg = f"calibration_factor is {self.calibration_factor!r}; expected a number above 0"
+        if not (isinstance(self.calibration_factor, int | float) and 0 < self.calibration_factor < math.inf):
+            msg = f"calibration_factor is {self.calibration_factor!r}; expected a finite number above 0"
             raise ValueError(msg)
         return settings
 
@@ -442,19 +445,24 @@ class BTRReader(StoreReader[SplitReader]):
         found, hits = self._read(loaded, queries, readable, settings)
         cache = {"hits": hits, "misses": len(readable) - hits}
         logger.info("{hits} documents came from the store, {misses} did not.", **cache)
-        second = self._second if settings.second_read else None
+        second = loaded.second if settings.second_read else None
         answers, rules = [], settings.rules
         for query, spans in zip(queries, found, strict=True):
             chosen, tokens = readable, loaded.reader.token_cache
             if second is not None:
-                chosen, tokens = best_documents(spans, readable, settings.second_read), second.token_cache
-                spans = self._read_jointly(second, query, chosen, settings)  # noqa: PLW2901
+                best = best_documents(spans, readable, settings.second_read)
+                chosen, tokens = [readable[i] for i in best], second.token_cache
+                limits = _limits(readable, settings)
+                if limits["passage_scores"] is not None:
+                    limits["passage_scores"] = limits["passage_scores"][best]
+                spans = self._read_jointly(second, query, chosen, settings, limits)  # noqa: PLW2901
             every = candidates(spans, chosen, tokens, query, rules.calibration_factor)
             answers.append(choose(every, query, rules))
         return answers, cache
 
     def _load(self) -> Reading[SplitReader]:
         """The model, its token store, and the second model where there is one."""
+        second = None
         if self.second_model is not None:
             kwargs = {name: value for name, value in (self.model_kwargs or {}).items() if name not in OF_ONE_MODEL}
             second = load_reader(
@@ -467,18 +475,8 @@ class BTRReader(StoreReader[SplitReader]):
                     "expected an ordinary question-answering model (k = 0)"
                 )
                 raise ModelError(msg)
-            self._second = self._computing(second)
-        return StoreReader._load(self)  # not super(): @component has made the class anew
-
-    def close(self) -> None:
-        """
-        Lets go of the models and closes the token store. Used again, they come back.
-
-        A token store in memory stays as it is, and its model with it: others may be reading it, and closing would empty
-        it. What a reader without a token store has kept is gone.
-        """
-        StoreReader.close(self)
-        self._second = None
+            second = self._computing(second)
+        return replace(StoreReader._load(self), second=second)  # not super(): @component has made the class anew
 
     def _read(
         self, loaded: Reading[SplitReader], queries: Sequence[str], documents: list[Document], settings: _Settings
@@ -486,7 +484,8 @@ class BTRReader(StoreReader[SplitReader]):
         """Candidates for each query, and how many documents came from the store."""
         if loaded.source is None:
             self._refuse_pruning(settings.kept_share)
-            return [self._read_jointly(loaded.reader, query, documents, settings) for query in queries], 0
+            limits = _limits(documents, settings)
+            return [self._read_jointly(loaded.reader, query, documents, settings, limits) for query in queries], 0
         texts = [document.content or "" for document in documents]
         reader, passages, hits = loaded.fetch(
             texts,
@@ -498,11 +497,13 @@ class BTRReader(StoreReader[SplitReader]):
         limits = {**_limits(documents, settings), "kept_share": settings.kept_share, "prior": rank_prior(documents)}
         return reader.read(queries, passages, **limits), hits
 
-    def _read_jointly(self, reader: SplitReader, query: str, documents: list[Document], settings: _Settings) -> Spans:
+    def _read_jointly(
+        self, reader: SplitReader, query: str, documents: list[Document], settings: _Settings, limits: dict[str, Any]
+    ) -> Spans:
         """Candidates of an ordinary reader."""
         reader = reader.changed(max_seq_length=settings.max_seq_length, stride=settings.stride)
         texts = [document.content or "" for document in documents]
-        return reader.read_jointly(query, texts, **_limits(documents, settings))
+        return reader.read_jointly(query, texts, **limits)
 
 
 def _limits(documents: list[Document], settings: _Settings) -> dict[str, Any]:
