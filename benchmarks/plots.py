@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[1]
 OURS, THEIRS, PALE = "#0b6e4f", "#c0392b", "#8a8f98"
-STAGES = ("teacher", "decomposed", *(f"binarised-{number}" for number in (1, 2, 3, 5, 6, 7, 8, 9, 10, 12, 13)))
+STAGES = ("teacher", "decomposed", *(f"binarised-{number}" for number in (1, 2, 3, 5, 6, 7, 8, 9, 10, 12, 13, 16)))
 
 
 def speed() -> None:
