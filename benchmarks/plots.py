@@ -54,7 +54,7 @@ def speed() -> None:
 def losses() -> None:
     """The span loss of the stages."""
     _, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-    axes.set_prop_cycle(color=[*map(mpl.colormaps["tab10"], range(10)), "black", OURS, THEIRS])
+    axes.set_prop_cycle(color=[*map(mpl.colormaps["tab10"], range(10)), "black", OURS, THEIRS, "gold"])
     for stage in STAGES:
         history = json.loads((ROOT / "results" / "training" / f"{stage}.json").read_text())["history"]
         points = [(entry["step"], entry["loss_span"]) for entry in history if "loss_span" in entry]
