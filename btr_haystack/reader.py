@@ -6,6 +6,7 @@
 
 import copy
 import hashlib
+import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -648,12 +649,14 @@ class SplitReader:
 
 
 def _tokenizer(folder: str, where: dict[str, Any]) -> Any:
-    """The model's tokenizer; damage that is told without the file's name is told with it."""
+    """The model's tokenizer; damage is told with the folder's name."""
     try:
         return AutoTokenizer.from_pretrained(folder, **where)
-    except (OSError, ValueError, ImportError):
+    except (OSError, ImportError):
         raise
     except Exception as error:
+        if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            raise
         msg = f"{folder}: its tokenizer cannot be loaded: {type(error).__name__}: {error}. Save it there anew."
         raise ModelError(msg) from error
 

@@ -196,9 +196,11 @@ class TestAsk:
         assert "question is empty" in refused("ask", " ", *documents)
         assert f"{tmp_path}/none: no such folder" in refused("ask", QUERY, *documents, "--model", tmp_path / "none")
         assert "model_type" in refused("ask", QUERY, *documents, "--model", tmp_path)
-        damaged = Path(shutil.copytree(split_reader(), tmp_path / "damaged"))
-        (damaged / "tokenizer.json").write_text("{}")
-        assert "damaged: its tokenizer cannot be loaded" in refused("ask", QUERY, *documents, "--model", damaged)
+        for name, content in (("tokenizer.json", "{}"), ("tokenizer_config.json", "{")):
+            damaged = Path(shutil.copytree(split_reader(), tmp_path / name.partition(".")[0]))
+            (damaged / name).write_text(content)
+            told = refused("ask", QUERY, *documents, "--model", damaged)
+            assert f"{damaged}: its tokenizer cannot be loaded" in told
         assert "k = 0" in refused("ask", QUERY, *documents, "--model", plain_reader("bert"))
         model = ("--model", split_reader())
         assert "names no store" in refused("ask", QUERY, *documents, *model, "--store", "nowhere")

@@ -195,6 +195,8 @@ def test_refusals(generative, split_reader, store, documents):
     reader = BTRGenerativeReader(generative)
     with pytest.raises(TypeError, match="generation_kwargs is 7"):
         reader.run(QUERY, documents, generation_kwargs=7)
+    with pytest.raises(TypeError, match="generation_config is 'x'; expected transformers' GenerationConfig"):
+        reader.run(QUERY, documents, generation_kwargs={"generation_config": "x"})
     with pytest.raises(TypeError, match="query must be a string"):
         reader.run(None, documents)
     with pytest.raises(TypeError, match="expected Documents"):

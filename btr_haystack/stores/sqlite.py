@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A store in one SQLite file; docs/format.md gives its tables."""
 
+import copy
 import os
 import sqlite3
 import threading
@@ -111,9 +112,11 @@ class SQLiteStore(Store):
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
         """Another store of the same file: connections and locks are not copied."""
-        other = type(self)(self.path, self.fingerprint)
-        if self._closed:
-            other.close()
+        if not self._closed:
+            with self._use(self._reader):  # refuses a file that is gone, which opening would make anew
+                return type(self)(self.path, self.fingerprint)
+        other = copy.copy(self)
+        other._reader, other._writer = _Slot(), _Slot()
         return other
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -280,8 +283,8 @@ class SQLiteStore(Store):
                 raise StoreError(msg)
             if self._file not in (None, _identity(self.path)):  # what is written to a file without a name is lost
                 msg = (
-                    f"{self.path} was deleted or replaced while it was open. Close the store: used again, it opens "
-                    "what is there then."
+                    f"{self.path} was deleted or replaced while it was open. Close the store and open it again; "
+                    "a component that is closed does so when it is used."
                 )
                 raise StoreError(msg)
             try:

@@ -50,6 +50,7 @@ def load_reader(
     :param coded_share: share of the tokens that keep bits; None for the model's own.
     :param merged_share: share of the tokens that are merged into others.
     :returns: the reader.
+    :raises FileNotFoundError: at a name that can only be a folder's, where there is none.
     """
     resolved = token.resolve_value() if token else None
     kwargs = dict(model_kwargs or {})

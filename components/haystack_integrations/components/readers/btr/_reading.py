@@ -144,6 +144,8 @@ class StoreReader(Generic[R]):
         """
         Loads the model and opens the token store, once.
 
+        :raises FileNotFoundError:
+            If the model can only be a folder, and there is none.
         :raises ModelError:
             If the model is none that this component can read with, or reads jointly (k = 0) and there is a token
             store, which it could not use; if it is to compute in 8 bits, and does not lie on a CPU in float32.

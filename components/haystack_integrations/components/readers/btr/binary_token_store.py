@@ -196,6 +196,8 @@ class BinaryTokenStore:
         """
         Loads the model and opens the store, once.
 
+        :raises FileNotFoundError:
+            If the model can only be a folder, and there is none.
         :raises ModelError:
             If the model reads jointly (k = 0): nothing of a passage can then be kept.
         :raises FingerprintError:
