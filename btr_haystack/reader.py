@@ -652,10 +652,9 @@ def _tokenizer(folder: str, where: dict[str, Any]) -> Any:
     """The model's tokenizer; damage is told with the folder's name."""
     try:
         return AutoTokenizer.from_pretrained(folder, **where)
-    except (OSError, ImportError):
-        raise
     except Exception as error:
-        if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        garbled = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+        if not garbled and isinstance(error, OSError | ValueError | ImportError):  # says what is wrong, and where
             raise
         msg = f"{folder}: its tokenizer cannot be loaded: {type(error).__name__}: {error}. Save it there anew."
         raise ModelError(msg) from error

@@ -292,14 +292,16 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
     ) -> _Settings:
         """What a run goes by, checked."""
         for given in (self.generation_kwargs, generation_kwargs):
-            if given is not None and not isinstance(given, dict):
+            if given is None:
+                continue
+            if not isinstance(given, dict):
                 msg = f"generation_kwargs is {given!r}; expected a dictionary of arguments for transformers' generate"
                 raise TypeError(msg)
-            for name in RESERVED.keys() & (given or {}).keys():
+            for name in RESERVED.keys() & given.keys():
                 msg = f"generation_kwargs has {name!r}, which the reader sets itself"
                 raise ValueError(f"{msg}: use {RESERVED[name]}" if RESERVED[name] else msg)
-            check_at_least(1, num_beams=(given or {}).get("num_beams"))
-            config = (given or {}).get("generation_config")
+            check_at_least(1, num_beams=given.get("num_beams"))
+            config = given.get("generation_config")
             if not isinstance(config, dict | GenerationConfig | None):
                 msg = f"generation_config is {config!r:.60}; expected transformers' GenerationConfig, or a dictionary"
                 raise TypeError(msg)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from haystack import Document, ExtractedAnswer, component, logging
 from haystack.utils import ComponentDevice, Secret
 
@@ -442,7 +443,8 @@ class BTRReader(StoreReader[SplitReader]):
             return [[] for _ in queries], {"hits": 0, "misses": 0}
         loaded = self._warm()
         readable = with_text(documents)
-        found, hits = self._read(loaded, queries, readable, settings)
+        scores = weighted_scores(readable, settings.retrieval_weight)
+        found, hits = self._read(loaded, queries, readable, scores, settings)
         cache = {"hits": hits, "misses": len(readable) - hits}
         logger.info("{hits} documents came from the store, {misses} did not.", **cache)
         second = loaded.second if settings.second_read else None
@@ -452,10 +454,8 @@ class BTRReader(StoreReader[SplitReader]):
             if second is not None:
                 best = best_documents(spans, readable, settings.second_read)
                 chosen, tokens = [readable[i] for i in best], second.token_cache
-                limits = _limits(readable, settings)
-                if limits["passage_scores"] is not None:
-                    limits["passage_scores"] = limits["passage_scores"][best]
-                spans = self._read_jointly(second, query, chosen, settings, limits)  # noqa: PLW2901
+                of_best = None if scores is None else scores[best]
+                spans = self._read_jointly(second, query, chosen, of_best, settings)  # noqa: PLW2901
             every = candidates(spans, chosen, tokens, query, rules.calibration_factor)
             answers.append(choose(every, query, rules))
         return answers, cache
@@ -479,13 +479,17 @@ class BTRReader(StoreReader[SplitReader]):
         return replace(StoreReader._load(self), second=second)  # not super(): @component has made the class anew
 
     def _read(
-        self, loaded: Reading[SplitReader], queries: Sequence[str], documents: list[Document], settings: _Settings
+        self,
+        loaded: Reading[SplitReader],
+        queries: Sequence[str],
+        documents: list[Document],
+        scores: np.ndarray | None,
+        settings: _Settings,
     ) -> tuple[list[Spans], int]:
         """Candidates for each query, and how many documents came from the store."""
         if loaded.source is None:
             self._refuse_pruning(settings.kept_share)
-            limits = _limits(documents, settings)
-            return [self._read_jointly(loaded.reader, query, documents, settings, limits) for query in queries], 0
+            return [self._read_jointly(loaded.reader, query, documents, scores, settings) for query in queries], 0
         texts = [document.content or "" for document in documents]
         reader, passages, hits = loaded.fetch(
             texts,
@@ -494,23 +498,23 @@ class BTRReader(StoreReader[SplitReader]):
             max_rows=settings.max_batch_size,
             progress_bar=self.progress_bar,
         )
-        limits = {**_limits(documents, settings), "kept_share": settings.kept_share, "prior": rank_prior(documents)}
+        limits = {**_limits(scores, settings), "kept_share": settings.kept_share, "prior": rank_prior(documents)}
         return reader.read(queries, passages, **limits), hits
 
     def _read_jointly(
-        self, reader: SplitReader, query: str, documents: list[Document], settings: _Settings, limits: dict[str, Any]
+        self, reader: SplitReader, query: str, documents: list[Document], scores: np.ndarray | None, settings: _Settings
     ) -> Spans:
         """Candidates of an ordinary reader."""
         reader = reader.changed(max_seq_length=settings.max_seq_length, stride=settings.stride)
         texts = [document.content or "" for document in documents]
-        return reader.read_jointly(query, texts, **limits)
+        return reader.read_jointly(query, texts, **_limits(scores, settings))
 
 
-def _limits(documents: list[Document], settings: _Settings) -> dict[str, Any]:
-    """What reading goes by, jointly or not."""
+def _limits(scores: np.ndarray | None, settings: _Settings) -> dict[str, Any]:
+    """What reading goes by, jointly or not; `scores` are the documents', weighted."""
     return {
         "spans_per_window": settings.answers_per_seq,
         "max_answer_length": settings.max_answer_length,
         "max_rows": settings.max_batch_size,
-        "passage_scores": weighted_scores(documents, settings.retrieval_weight),
+        "passage_scores": scores,
     }
