@@ -4,8 +4,10 @@
 
 """The generative reader at work: a question and passages into a written answer."""
 
+import math
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,14 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from btr_haystack.citation import Citation, Cited, surface_of_ids
 from btr_haystack.errors import ModelError
 from btr_haystack.generative import MERGE_EVERY, BTRForConditionalGeneration, View, views_of
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.passage import Passage
 from btr_haystack.reader import SplitReader
-from btr_haystack.rows import added_to_rows
+from btr_haystack.rows import Rows, added_to_rows
 
 MOST_QUESTIONS = 16  # in one decoding: the logits of each step are kept for the scores
+NOTHING_WRITTEN = math.log(sys.float_info.min)  # score of an empty answer; finite, for JSON has no infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,33 @@ class Compression:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A written answer, and the mean log-probability of its tokens."""
+    """
+    A written answer.
+
+    :param text: the answer, as it stands in the texts where it stands in one of them. `citation.UNKNOWN` (U+FFFD) is in
+        it for characters that the model's vocabulary lacks and that could not be told from the texts.
+    :param score: mean log-probability of its tokens; `NOTHING_WRITTEN` for an empty answer.
+    :param citation: where it stands in the texts; None where it stands in none, or none were given.
+    """
 
     text: str
     score: float
+    citation: Citation | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fused:
+    """
+    What the decoder may attend to for one question, and what the span head says of it.
+
+    :param states: (tokens, d) of all rows.
+    :param sizes: (tokens,) how many tokens each one stands for.
+    :param logits: for some passages, float (2, tokens): of an answer's start and end at each of its tokens.
+    """
+
+    states: Tensor
+    sizes: Tensor
+    logits: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 class GenerativeReader(SplitReader):
@@ -80,6 +107,7 @@ class GenerativeReader(SplitReader):
         max_rows: int | None = None,
         kept_share: float | None = None,
         prior: np.ndarray | None = None,
+        texts: Sequence[str] = (),
         **settings: Any,
     ) -> list[list[Written]]:
         """
@@ -87,6 +115,7 @@ class GenerativeReader(SplitReader):
 
         :param questions: any strings; a long one is cut, see `question_room`.
         :param passages: of `encode`, or unpacked from a store.
+        :param texts: of the passages, to cite what is written from them; without them nothing is cited.
         :param answers: to each question; more than one are found by beams, unless the settings sample.
         :param compression: at run time; none by default.
         :param max_rows: most windows run at a time; by default as many as fit a token budget.
@@ -105,23 +134,28 @@ class GenerativeReader(SplitReader):
         compression = compression or Compression()
         rows, joined = self._joined([passage.without_gone() for passage in passages], max_rows)
         added = added_to_rows(prior, rows)
+        in_place = bool(texts) and all(passage.gone is None for passage in passages)
 
-        def fused(question: str) -> tuple[Tensor, Tensor]:
+        def fused(question: str) -> _Fused:
             asked = self._question(question)
             before, batches, first = asked.ids.shape[1], joined(asked), self.model.config.k
             if share < 1:
                 batches, first = self._pruned(batches, rows.length, added, before, share, max_rows), first + 1
             parts: dict[int, tuple[Tensor, Tensor]] = {}
+            logits: dict[int, np.ndarray] = {}
             for batch, joint, mask in batches:
                 if compression.inside:
                     states, sizes = self.model.upper_merged(joint, mask, before, compression.inside, first)
                 else:
                     states = self.model.upper(joint, mask, first=first)
                     sizes = torch.ones(states.shape[:2], device=states.device) if mask is None else mask.float()
+                    if in_place:
+                        found = self.model.span_logits(states[:, before:])
+                        _look(logits, found, rows, batch, len(self.frame.closing))
                 _place(parts, batch, states, sizes)
-            return _concatenated(parts)
+            return _Fused(*_concatenated(parts), logits)
 
-        return self._write(questions, fused, int(rows.length.sum()), compression, answers, settings)
+        return self._write(questions, fused, int(rows.length.sum()), compression, answers, texts, settings)
 
     def write_jointly(
         self,
@@ -144,23 +178,24 @@ class GenerativeReader(SplitReader):
             msg = f"inside is {compression.inside}, but the reader is joint and has no upper layers; expected 0"
             raise ValueError(msg)
 
-        def fused(question: str) -> tuple[Tensor, Tensor]:
+        def fused(question: str) -> _Fused:
             _, joined = self._joined_texts(question, texts, max_rows)
             parts: dict[int, tuple[Tensor, Tensor]] = {}
             for batch, ids, mask, _ in joined:
                 _place(parts, batch, self.model.joint(ids, mask), mask.float())
-            return _concatenated(parts)
+            return _Fused(*_concatenated(parts))
 
         tokens = sum(map(len, self.token_cache.ids(texts)))
-        return self._write(questions, fused, tokens, compression, answers, settings)
+        return self._write(questions, fused, tokens, compression, answers, texts, settings)
 
     def _write(
         self,
         questions: Sequence[str],
-        fused: Callable[[str], tuple[Tensor, Tensor]],
+        fused: Callable[[str], _Fused],
         tokens: int,
         compression: Compression,
         answers: int,
+        texts: Sequence[str],
         settings: dict[str, Any],
     ) -> list[list[Written]]:
         """Answers to questions about so many tokens; `fused` gives what a question's decoder may attend to."""
@@ -176,29 +211,58 @@ class GenerativeReader(SplitReader):
         room = self._decoded_tokens() // (tokens * max(beams, answers))
         together = max(1, min(room, MOST_QUESTIONS))
         found: list[list[Written]] = []
+        cited = Cited(texts, self.token_cache, self.tokenizer.unk_token_id)
         with torch.inference_mode():
             for first in range(0, len(questions), together):
                 found += self._written(
-                    [fused(one) for one in questions[first : first + together]], compression, settings
+                    [fused(one) for one in questions[first : first + together]], compression, cited, settings
                 )
         return found
 
     def _written(
-        self, fused: list[tuple[Tensor, Tensor]], compression: Compression, settings: dict[str, Any]
+        self, fused: list[_Fused], compression: Compression, cited: Cited, settings: dict[str, Any]
     ) -> list[list[Written]]:
-        states, sizes = (pad_sequence([one[i] for one in fused], batch_first=True) for i in (0, 1))
-        views = [View(states, sizes)]
+        states = pad_sequence([one.states for one in fused], batch_first=True)
+        views = [View(states, pad_sequence([one.sizes for one in fused], batch_first=True))]
         if compression.inside or compression.across:
             layers = self.model.config.encoder.num_decoder_layers
             views = views_of(views[0], layers, compression.across, compression.every)
         tokens, scores = self.model.write(views, **settings)
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        written = [Written(text.strip(), score) for text, score in zip(texts, scores.tolist(), strict=True)]
-        each = len(written) // len(fused)
+        each = len(tokens) // len(fused)
+        written = [
+            self._cited(ids, score, cited, fused[i // each].logits)
+            for i, (ids, score) in enumerate(zip(tokens.tolist(), scores.tolist(), strict=True))
+        ]
         return [
             sorted(written[first : first + each], key=lambda one: -one.score)
             for first in range(0, len(written), each)
         ]  # fmt: skip
+
+    def _cited(self, ids: list[int], score: float, cited: Cited, logits: dict[int, np.ndarray]) -> Written:
+        """An answer, sought in the texts; of several places the one that the span head prefers."""
+
+        def worth(place: Citation) -> float:
+            tokens, seen = cited.tokens_at(place), logits.get(place.text)
+            if seen is None or not len(tokens) or tokens[-1] >= seen.shape[1]:
+                return -math.inf
+            return float(seen[0, tokens[0]] + seen[1, tokens[-1]])
+
+        text, citation = cited.find(surface_of_ids(self.tokenizer, ids), worth)
+        return Written(text, score if text else NOTHING_WRITTEN, citation)
+
+
+def _look(
+    logits: dict[int, np.ndarray], found: tuple[Tensor, Tensor], rows: Rows, batch: np.ndarray, closing: int
+) -> None:
+    """What the span head says of rows, to the tokens of their passages; the best of windows that overlap."""
+    both = torch.stack(found, 1).float().cpu().numpy()
+    for row, one in zip(batch.tolist(), both, strict=True):
+        passage, first, count = int(rows.passage[row]), int(rows.first[row]), int(rows.length[row]) - closing
+        known = logits.get(passage, np.zeros((2, 0), np.float32))
+        wide = np.full((2, max(known.shape[1], first + count)), -np.inf, np.float32)
+        wide[:, : known.shape[1]] = known
+        wide[:, first : first + count] = np.maximum(wide[:, first : first + count], one[:, :count])
+        logits[passage] = wide
 
 
 def _place(parts: dict[int, tuple[Tensor, Tensor]], batch: np.ndarray, states: Tensor, sizes: Tensor) -> None:

@@ -45,7 +45,7 @@ from btr_haystack.rows import (
 )
 from btr_haystack.spans import best_spans
 from btr_haystack.tokens import TokenCache
-from btr_haystack.windows import frame_of, passage_room, question_part, tokenise, window_starts
+from btr_haystack.windows import frame_of, passage_room, question_part, window_starts
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}  # on a CPU, more fall out of its cache
 DECODED_TOKENS = {"cpu": 32_768, "cuda": 524_288}  # whose states are decoded at a time
@@ -285,7 +285,7 @@ class SplitReader:
         """
         window, closing = self._window(), list(self.frame.closing)
         made = []
-        for ids in self.token_cache.ids(texts) if remember else tokenise(self.tokenizer, list(texts)):
+        for ids in self.token_cache.ids(texts, remember=remember):
             starts = window_starts(len(ids), window, self.stride)
             parts = [ids[a : a + window] + closing for a in starts]
             windows = np.array([(a, len(part)) for a, part in zip(starts, parts, strict=True)], dtype=np.int32)
@@ -530,7 +530,7 @@ class SplitReader:
 
     def _question_part(self, question: str, most: int) -> list[int]:
         """Token ids of the question with its special tokens, `most` of them at most."""
-        ids = tokenise(self.tokenizer, [question])[0]
+        ids = self.token_cache.ids([question], remember=False)[0]
         fitting = most - self.frame.around_question
         if len(ids) > fitting:
             logger.warning("A query of %d tokens is cut: the model reads %d.", len(ids), max(0, fitting))

@@ -10,6 +10,7 @@ from typing import Any
 from btr_haystack.errors import ModelError
 
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
+_NO_LETTER = "\ue000"  # for private use: no vocabulary has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +69,39 @@ def encodings(tokenizer: Any, texts: list[str]) -> list[Any]:
     """
     Tokens of each text, without special tokens and without truncation.
 
+    What looks like a special token ("</s>", "[SEP]") is text like any other. Where a vocabulary has it as a piece, its
+    first character is read as an unknown one.
+
     :param tokenizer: a fast transformers tokenizer.
     :param texts: any strings.
     :returns: for each text an `Encoding` of the package tokenizers, with `ids` and `offsets`; empty for an empty text.
     """
+    texts = [clean(text) for text in texts]
+    found = _encoded(tokenizer, texts)
+    control = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    while wrong := [i for i, encoding in enumerate(found) if not control.isdisjoint(encoding.ids)]:
+        for i in wrong:
+            places = [a for id_, (a, _) in zip(found[i].ids, found[i].offsets, strict=True) if id_ in control]
+            letters = list(texts[i])
+            for place in places:
+                letters[place] = _NO_LETTER
+            changed = "".join(letters)
+            if changed == texts[i]:
+                msg = f"the tokenizer reads {texts[i][places[0] :]!r:.40} as a special token, whatever stands there"
+                raise ModelError(msg)
+            texts[i] = changed
+        for i, encoding in zip(wrong, _encoded(tokenizer, [texts[i] for i in wrong]), strict=True):
+            found[i] = encoding
+    return found
+
+
+def _encoded(tokenizer: Any, texts: list[str]) -> list[Any]:
     if not texts:
         return []
     found: list[Any] = tokenizer(
-        [clean(text) for text in texts],
+        texts,
         add_special_tokens=False,
+        split_special_tokens=True,
         truncation=False,
         padding=False,
         return_attention_mask=False,

@@ -5,21 +5,27 @@
 """BTRGenerativeReader as a Haystack user meets it."""
 
 import asyncio
+import json
 from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
 import pytest
-from conftest import passage
+import regex
+import torch
+from conftest import ODD_TEXT, passage
 from haystack import Document, GeneratedAnswer, Pipeline
 from haystack.components.joiners import AnswerJoiner
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import ComponentDevice
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import GenerationConfig
 
 from btr_haystack import Compression, GenerativeReader
 from btr_haystack.errors import FingerprintError, ModelError
+from btr_haystack.windows import clean
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
 
 QUERY = "What is the capital of Norway?"
@@ -61,7 +67,8 @@ def test_answers(reader, store, documents, generative):
     engine = GenerativeReader.from_pretrained(generative)
     [[same]] = engine.write([QUERY], engine.encode([one.content for one in documents]), **WRITE)
     assert answer.data == same.text
-    assert answer.meta == {"score": pytest.approx(same.score, abs=1e-4), "hits": 5, "misses": 3}
+    score = pytest.approx(same.score, abs=1e-4)
+    assert answer.meta == {"score": score, "citation": answer.meta["citation"], "hits": 5, "misses": 3}
     again = reader.run(QUERY, documents)
     assert again["cache"] == {"hits": 8, "misses": 0}
     assert again["answers"][0].data == answer.data
@@ -265,3 +272,110 @@ def test_close_and_use_again(reader, documents):
     assert reader.run(QUERY, [*documents, Document(content=passage(99))])["cache"] == {"hits": 8, "misses": 1}
     assert reader.run(QUERY, documents)["answers"][0].data == first
     assert Compression() == reader._settings().compression
+
+
+@pytest.fixture
+def writes(reader):
+    """Makes the reader write what a test says, token by token, whatever it is asked."""
+    reader.warm_up()
+    model, tokenizer = reader._loaded.reader.model, reader._loaded.reader.tokenizer
+
+    def say(*answers):
+        ids = tokenizer(list(answers), padding=True, return_tensors="pt")["input_ids"]
+        scores = -torch.arange(len(answers)) / 10
+        return patch.object(model, "write", lambda views, **settings: (ids, scores))
+
+    return say
+
+
+TEXTS = [
+    "The loop runs while x \u2264 5 \u2227 y \u2260 {0}.",
+    "Ulica \u0141\u00f3d\u017aka is a street\nin \u010cesk\u00e9 Bud\u011bjovice.",
+    "A cat is no cathedral. Rene\u0301 is a name.",
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "number", "answer"),
+    [
+        ("x \u2264 5 \u2227 y \u2260", 0, "x \u2264 5 \u2227 y \u2260"),  # not one of the signs is in the vocabulary
+        ("\u010cesk\u00e9 Bud\u011bjovice", 1, "\u010cesk\u00e9 Bud\u011bjovice"),
+        ("ulica \u0141\u00f3d\u017aka", 1, "Ulica \u0141\u00f3d\u017aka"),
+        ("street in \u010cesk\u00e9", 1, "street\nin \u010cesk\u00e9"),
+        ("cat", 2, "cat"),
+        ("Ren\u00e9", 2, "Rene\u0301"),
+    ],
+)
+def test_what_stands_in_a_document_comes_out_as_it_stands(reader, writes, caplog, said, number, answer):
+    documents = [Document(content=text) for text in TEXTS]
+    with writes(said):
+        [found] = reader.run(QUERY, documents)["answers"]
+    assert found.data == answer
+    start = TEXTS[number].index(answer)
+    assert found.meta["citation"] == {"document": documents[number].id, "start": start, "end": start + len(answer)}
+    assert "stand in none" not in caplog.text
+    assert GeneratedAnswer.from_dict(found.to_dict()).meta == found.meta
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("while y \u2264 5", "while y \u2264 5"),  # the sign is taken from the place that is like it
+        ("hedr", "hedr"),  # a part of a word
+        ("\u0416b", "\ufffdb"),  # as good as any of the unknown characters there
+        ("e", "e"),
+        ("", ""),
+    ],
+)
+def test_what_stands_nowhere_is_told(reader, writes, caplog, said, answer):
+    with writes(said):
+        [found] = reader.run(QUERY, [Document(content=text) for text in TEXTS])["answers"]
+    assert (found.data, found.meta["citation"]) == (answer, None)
+    assert "1 of 1 answers stand in none of the documents" in caplog.text
+
+
+def test_an_empty_answer_is_never_sure(reader, writes, documents):
+    with writes("", "Oslo"):
+        first, last = reader.run(QUERY, documents, top_k=2)["answers"]
+    assert (first.data, last.data) == ("Oslo", "")
+    assert last.meta["score"] < -700
+    assert json.loads(json.dumps(last.meta, allow_nan=False)) == last.meta
+
+
+def test_of_several_places_the_span_head_chooses(reader, writes):
+    """An unknown word is like any other one in the model's eyes."""
+    text = "The word for peace is \u03b5\u03b9\u03c1\u03ae\u03bd\u03b7, for war \u03c0\u03cc\u03bb\u03b5\u03bc\u03bf\u03c2."
+    reader.warm_up()
+    engine = reader._loaded.reader
+    [passage_] = engine.encode([text])
+    with writes("\u03c0\u03cc\u03bb\u03b5\u03bc\u03bf\u03c2"):
+        [answer] = reader.run(QUERY, [Document(content=text)], kept_share=1.0)["answers"]
+        [[plain]] = engine.write([QUERY], [passage_])
+    [spans] = engine.read([QUERY], [passage_], spans_per_window=10_000, kept_share=1.0)
+    offsets = engine.token_cache.offsets(text)
+    scores = {
+        text[offsets[a, 0] : offsets[b, 1]]: score
+        for a, b, score in zip(spans.start, spans.end, spans.score, strict=True)
+    }
+    words = ("\u03b5\u03b9\u03c1\u03ae\u03bd\u03b7", "\u03c0\u03cc\u03bb\u03b5\u03bc\u03bf\u03c2")
+    assert answer.data == max(words, key=lambda word: scores[word])
+    assert (plain.text, plain.citation) == ("\ufffd", None)  # without the texts
+
+
+@given(st.lists(ODD_TEXT, min_size=1, max_size=3), st.data())
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_stands_there_or_is_flagged(writes, reader, texts, data):
+    texts = [clean(text) for text in texts]
+    documents = [Document(content=text) for text in texts]
+    text = data.draw(st.sampled_from(texts))
+    start = data.draw(st.integers(0, len(text)))
+    said = data.draw(st.one_of(st.just(text[start : data.draw(st.integers(start, len(text)))]), ODD_TEXT))
+    with writes(clean(said)):
+        answers = reader.run(QUERY, documents)["answers"]
+    for answer in answers:
+        place = answer.meta["citation"]
+        if place is not None:
+            [content] = {one.content for one in documents if one.id == place["document"]}
+            borders = {0, *(match.end() for match in regex.finditer(r"\X", content))}
+            assert answer.data == content[place["start"] : place["end"]] != ""
+            assert {place["start"], place["end"]} <= borders

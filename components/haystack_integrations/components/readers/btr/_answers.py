@@ -15,7 +15,7 @@ import torch
 from haystack import Document, ExtractedAnswer, logging
 
 from btr_haystack.reader import Spans
-from btr_haystack.tokens import TokenCache
+from btr_haystack.tokens import TokenCache, part_of
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,9 @@ def candidates(
         text = document.content or ""
         if number not in offsets:
             offsets[number] = tokens.offsets(text)
-        start, end = int(offsets[number][spans.start[i], 0]), int(offsets[number][spans.end[i], 1])
+        start, end = part_of(text, offsets[number], int(spans.start[i]), int(spans.end[i]))
+        if start == end:  # tokens that are white space
+            continue
         yield ExtractedAnswer(
             query=query,
             data=text[start:end],

@@ -13,6 +13,7 @@ from haystack import Document, GeneratedAnswer, component, logging
 from haystack.utils import ComponentDevice, Secret
 from transformers import GenerationConfig
 
+from btr_haystack.citation import Citation
 from btr_haystack.errors import ModelError
 from btr_haystack.generator import Compression, GenerativeReader, Written
 from btr_haystack.merge import MOST_MERGED
@@ -240,8 +241,11 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         :param kept_share:
             Share of the windows that are read to the end and written from.
         :returns:
-            - `answers`: List of answers, best first, each with the documents that have text; its `meta` has the
-              "score", the mean log-probability of its tokens, and the "hits" and "misses" of the store.
+            - `answers`: List of answers, best first, each with the documents that have text. Its `meta` has:
+              "score", the mean log-probability of its tokens, -708 for an empty answer;
+              "citation", where it stands word for word: "document" (an id), "start" and "end" (characters of its
+              content), or None where it stands in none of the documents, of which there is a warning, too;
+              "hits" and "misses" of the store.
             - `cache`: how many documents came from the store ("hits") and how many had to be encoded ("misses").
         :raises TypeError:
             If the query is no string, something is not a Document, or a parameter is of another type than it takes.
@@ -260,6 +264,14 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             kept_share=kept_share,
         )
         answers, cache = self._answer([query], documents, settings)
+        nowhere = [answer.data for answer in answers[0] if answer.meta["citation"] is None]
+        if nowhere:
+            logger.warning(
+                "{count} of {all} answers stand in none of the documents (`citation` in their meta is None): {data}",
+                count=len(nowhere),
+                all=len(answers[0]),
+                data=[text[:60] for text in nowhere[:3]],
+            )
         return {"answers": answers[0], "cache": cache}
 
     def read_batch(
@@ -337,7 +349,10 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         answers = [
             [
                 GeneratedAnswer(
-                    data=one.text, query=query, documents=list(readable), meta={"score": one.score, **cache}
+                    data=one.text,
+                    query=query,
+                    documents=list(readable),
+                    meta={"score": one.score, "citation": _cited(one.citation, readable), **cache},
                 )
                 for one in found
             ]
@@ -372,5 +387,12 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             max_rows=settings.max_batch_size,
             progress_bar=self.progress_bar,
         )
-        limits |= {"kept_share": settings.kept_share, "prior": rank_prior(documents)}
+        limits |= {"kept_share": settings.kept_share, "prior": rank_prior(documents), "texts": texts}
         return reader.write(asked, passages, **limits), hits
+
+
+def _cited(citation: Citation | None, documents: list[Document]) -> dict[str, Any] | None:
+    """Where an answer stands, for its meta."""
+    if citation is None:
+        return None
+    return {"document": documents[citation.text].id, "start": citation.start, "end": citation.end}
