@@ -206,18 +206,18 @@ def _surface(text: str, encoding: Any, unknown: int | None) -> _Surface:
     letters: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
-    for id_, piece, (start, end) in zip(encoding.ids, encoding.tokens, encoding.offsets, strict=True):
+    for id_, piece, (first, end) in zip(encoding.ids, encoding.tokens, encoding.offsets, strict=True):
+        start = first + len(text[first:end]) - len(text[first:end].lstrip())  # some tokenizers count the space in
         shown = piece.lstrip(SPACE)
         if len(shown) < len(piece):
             letters.append(" ")
             starts.append(start)
             ends.append(start)
         if id_ == unknown:
-            shown = " " if text[start:end].isspace() else UNKNOWN
+            shown = " " if text[first:end].isspace() else UNKNOWN
             if shown == UNKNOWN == "".join(letters[-1:]):
                 ends[-1] = end
                 continue
-        start += len(text[start:end]) - len(text[start:end].lstrip())
         same = shown == text[start:end]
         for i, letter in enumerate(shown):
             letters.append(letter)

@@ -28,6 +28,7 @@ from btr_haystack import (
     SplitReader,
 )
 from btr_haystack.binarise import pack_bits
+from btr_haystack.citation import Cited, surface_of_ids
 from btr_haystack.errors import ModelError
 from btr_haystack.generative import BLOCK, View, _same_but_rounded, views_of
 from btr_haystack.int8 import shrunk, whole
@@ -69,8 +70,10 @@ def test_joint_writing_is_fusion_in_decoder(seq2seq, settings):
             return_dict_in_generate=True,
             **{"max_new_tokens": 32, **settings},
         )
-        expected = ours.tokenizer.decode(out.sequences[0], skip_special_tokens=True).strip()
-        assert answer.text == expected
+        expected, citation = Cited(TEXTS, ours.token_cache, ours.tokenizer.unk_token_id).find(
+            surface_of_ids(ours.tokenizer, out.sequences[0].tolist())
+        )
+        assert (answer.text, answer.citation) == (expected, citation)
         if "num_beams" not in settings:
             each = [
                 logits.log_softmax(-1)[0, token] for logits, token in zip(out.logits, out.sequences[0, 1:], strict=True)

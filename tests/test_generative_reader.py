@@ -9,6 +9,7 @@ import json
 from dataclasses import replace
 from unittest.mock import patch
 
+import hypothesis
 import numpy as np
 import pytest
 import regex
@@ -19,7 +20,6 @@ from haystack.components.joiners import AnswerJoiner
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.utils import ComponentDevice
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
@@ -344,11 +344,12 @@ def test_an_empty_answer_is_never_sure(reader, writes, documents):
 
 def test_of_several_places_the_span_head_chooses(reader, writes):
     """An unknown word is like any other one in the model's eyes."""
-    text = "The word for peace is \u03b5\u03b9\u03c1\u03ae\u03bd\u03b7, for war \u03c0\u03cc\u03bb\u03b5\u03bc\u03bf\u03c2."
+    words = ("\u03b5\u03b9\u03c1\u03ae\u03bd\u03b7", "\u03c0\u03cc\u03bb\u03b5\u03bc\u03bf\u03c2")
+    text = f"The word for peace is {words[0]}, for war {words[1]}."
     reader.warm_up()
     engine = reader._loaded.reader
     [passage_] = engine.encode([text])
-    with writes("\u03c0\u03cc\u03bb\u03b5\u03bc\u03bf\u03c2"):
+    with writes(words[1]):
         [answer] = reader.run(QUERY, [Document(content=text)], kept_share=1.0)["answers"]
         [[plain]] = engine.write([QUERY], [passage_])
     [spans] = engine.read([QUERY], [passage_], spans_per_window=10_000, kept_share=1.0)
@@ -357,13 +358,14 @@ def test_of_several_places_the_span_head_chooses(reader, writes):
         text[offsets[a, 0] : offsets[b, 1]]: score
         for a, b, score in zip(spans.start, spans.end, spans.score, strict=True)
     }
-    words = ("\u03b5\u03b9\u03c1\u03ae\u03bd\u03b7", "\u03c0\u03cc\u03bb\u03b5\u03bc\u03bf\u03c2")
     assert answer.data == max(words, key=lambda word: scores[word])
     assert (plain.text, plain.citation) == ("\ufffd", None)  # without the texts
 
 
-@given(st.lists(ODD_TEXT, min_size=1, max_size=3), st.data())
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.given(st.lists(ODD_TEXT, min_size=1, max_size=3), st.data())
+@hypothesis.settings(
+    deadline=None, max_examples=100, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
 def test_what_is_written_stands_there_or_is_flagged(writes, reader, texts, data):
     texts = [clean(text) for text in texts]
     documents = [Document(content=text) for text in texts]
