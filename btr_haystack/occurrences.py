@@ -20,8 +20,9 @@ def trimmed(text: str) -> str:
     :param text: A text.
     :returns: What is left; may be empty.
     """
-    seen = [i for i, character in enumerate(text) if not _unseen(character)]
-    return text[seen[0] : seen[-1] + 1] if seen else ""
+    begin = next((i for i, character in enumerate(text) if not _unseen(character)), len(text))
+    end = next((i for i in range(len(text), begin, -1) if not _unseen(text[i - 1])), begin)
+    return text[begin:end]
 
 
 def nearest(passage: str, answer: str, place: int) -> tuple[int, int] | None:

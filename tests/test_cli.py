@@ -101,7 +101,7 @@ class TestReadDocuments:
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n\r\n"))
         assert [found.content for found in corpus.read_documents(path)] == ["One\u2028two\x85three.", "Four."]
 
-    @pytest.mark.parametrize("line", ["[1, 2]", "5", '"text"', '{"title": "a"}', '{"text": 5}'])
+    @pytest.mark.parametrize("line", ["5", '"text"', '{"title": "a"}', '{"text": 5}'])
     def test_names_the_line(self, tmp_path, line):
         path = tmp_path / "documents.jsonl"
         path.write_text(f'{{"text": "One."}}\n{line}\n')

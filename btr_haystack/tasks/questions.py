@@ -8,7 +8,7 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -123,7 +123,7 @@ def read_webquestions(path: str | Path) -> list[Item]:
     return read_nq(path)
 
 
-def items_of(entries: Iterable[Entry], path: Path) -> list[Item]:
+def items_of(entries: Iterator[Entry], path: Path) -> list[Item]:
     """
     Make items of what `read_entries` found.
 
@@ -137,6 +137,9 @@ def items_of(entries: Iterable[Entry], path: Path) -> list[Item]:
     for entry in entries:
         if entry.form in SQUAD_FORMS:
             return items + _squad_items(chain([entry], entries), path)
+        if entry.form not in _READ:
+            msg = f"{entry.place}: found {entry.form} among other questions; expected one form in a file"
+            raise DataError(msg)
         item = _READ[entry.form](entry)
         if entry.form is Form.QED and not item.answers and entry.value["answer_text"]:
             blank += 1
@@ -257,15 +260,17 @@ def _answers(entry: Entry) -> tuple[str, ...]:
 
 def _passages_item(entry: Entry) -> Item:
     question = value_of(entry.value, "question", str, entry.place)
-    texts, titles = [], []
+    found: list[tuple[str, str]] = []
     for key in _CTXS:
-        for i, one in enumerate(value_of(entry.value, key, list, entry.place) if key in entry.value else ()):
-            place = f"{entry.place}.{key}[{i}]"
-            texts.append(value_of(one, "text", str, place))
-            titles.append(one.get("title") or "")
-    return Item(
-        _id_of(entry), question, _answers(entry), tuple(texts), titles=tuple(map(str, titles)), retrieved=bool(texts)
-    )
+        every = [] if entry.value.get(key) is None else value_of(entry.value, key, list, entry.place)
+        for i, one in enumerate(every):
+            text = one.get("text") if isinstance(one, dict) else None
+            if not isinstance(text, str):
+                msg = f'{entry.place}.{key}[{i}]: expected {{"title": "...", "text": "..."}}, found {one!r:.80}'
+                raise DataError(msg)
+            found.append((text, str(one.get("title") or "")))
+    texts, titles = zip(*found, strict=True) if found else ((), ())
+    return Item(_id_of(entry), question, _answers(entry), texts, titles=titles, retrieved=bool(texts))
 
 
 def _qed_item(entry: Entry) -> Item:
@@ -279,7 +284,11 @@ def _qed_item(entry: Entry) -> Item:
     for text, span in zip(texts, spans, strict=True):
         if texts_of([text], "answer_text", place) and trimmed(text):
             answers.append(text)
-            starts.append(span[0] if isinstance(span, list) and span and isinstance(span[0], int) else -1)
+            match span:
+                case [int(start), *_] if start >= 0:
+                    starts.append(start)
+                case _:
+                    starts.append(-1)
     return Item(_id_of(entry), question, tuple(answers), (paragraph,), starts=tuple(starts))
 
 

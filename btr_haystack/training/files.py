@@ -25,8 +25,7 @@ logger = logging.getLogger(__name__)
 
 def read_paragraphs(path: str | Path) -> list[Paragraph]:
     """
-    Read SQuAD (`read_squad`), Natural Questions with their paragraphs (QED), questions with the passages that a
-    retriever found (DPR, FiD), or FEVER with its evidence.
+    Read SQuAD (`read_squad`), QED, questions with the passages that were found (DPR, FiD), or FEVER with its evidence.
 
     What stands in the file tells which it is. Questions of all but SQuAD and claims of FEVER become the prompts that
     the tasks have for them, so that a model that writes knows what is wanted; each is an article of its own. The
@@ -56,10 +55,7 @@ def read_paragraphs(path: str | Path) -> list[Paragraph]:
         raise DataError(msg)
     if first.form is Form.FEVER:
         return _claims(fever_items(entries), path)
-    items = items_of(entries, path)
-    if first.form is Form.PASSAGES:
-        return _answered(items, path)
-    return placed([_paragraph(item, path) for item in items], path)
+    return placed(_questions(items_of(entries, path), path), path)
 
 
 def placed(paragraphs: Iterable[Paragraph], path: Path) -> list[Paragraph]:
@@ -117,33 +113,31 @@ def _claims(items: list[Item], path: Path) -> list[Paragraph]:
     ]  # fmt: skip
 
 
-def _answered(items: list[Item], path: Path) -> list[Paragraph]:
-    """Questions with the first of their passages in which an answer stands; the first answer that does so."""
-    found = []
-    for item in items:
-        for title, text in zip(item.titles, item.passages, strict=True):
-            places = [place for answer in item.answers if (place := nearest(text, answer, -1)) is not None]
-            if places:
-                answers = tuple((text[begin:end], begin) for begin, end in places)
-                question = Question(item.id, _prompt("nq", item), answers)
-                found.append(Paragraph(title or f"{path.name}/{item.id}", text, (question,)))
-                break
+def _questions(items: list[Item], path: Path) -> list[Paragraph]:
+    """Questions with their gold passage, or the first passage in which an answer stands."""
+    found = [paragraph for item in items if (paragraph := _paragraph(item, path)) is not None]
     if len(found) < len(items):
         logger.warning(
-            "%s: left out %d of %d questions, none of whose answers stands in one of their passages",
+            "%s: left out %d of %d questions, which come with no passage in which an answer of theirs stands",
             path, len(items) - len(found), len(items),
         )  # fmt: skip
     if not found:
-        msg = f"{path}: no question of {len(items)} comes with a passage in which an answer stands"
+        msg = f"{path}: none of {len(items)} questions comes with a passage in which an answer stands"
         raise DataError(msg)
     return found
 
 
-def _paragraph(item: Item, path: Path) -> Paragraph:
-    """A question with its gold passage."""
-    answers = tuple(zip(item.answers, item.starts, strict=True))
-    question = Question(item.id, _prompt("nq", item), answers)
-    return Paragraph(f"{path.name}/{item.id}", " ".join(item.passages), (question,))
+def _paragraph(item: Item, path: Path) -> Paragraph | None:
+    title, asked = f"{path.name}/{item.id}", _prompt("nq", item)
+    if not item.retrieved:
+        gold = tuple(zip(item.answers, item.starts, strict=False))
+        return Paragraph(title, item.passages[0], (Question(item.id, asked, gold),)) if item.passages else None
+    for its_title, text in zip(item.titles, item.passages, strict=True):
+        places = [place for answer in item.answers if (place := nearest(text, answer, -1)) is not None]
+        if places:
+            answers = tuple((text[begin:end], begin) for begin, end in places)
+            return Paragraph(its_title or title, text, (Question(item.id, asked, answers),))
+    return None
 
 
 def _prompt(task: str, item: Item) -> str:

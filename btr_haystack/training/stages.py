@@ -54,9 +54,9 @@ class StageSettings:
         (a joint reader that writes the questions a passage answers, for `write_questions`).
     :param base: folder or hub id to start from: an encoder, a reader, or the model of the stage before.
     :param output: folder of the new model; its last checkpoint stands in it, too.
-    :param data: files of SQuAD, of Natural Questions with paragraphs (QED) or with passages (DPR, FiD), or of FEVER with
-        evidence, as `read_paragraphs` reads them; questions without answers train the reader to find none. For an asker
-        of SQuAD alone: the others hold prompts and claims.
+    :param data: files of SQuAD, of Natural Questions with paragraphs (QED) or with passages (DPR, FiD), or of FEVER
+        with evidence, as `read_paragraphs` reads them; questions without answers train the reader to find none. For an
+        asker of SQuAD alone: the others hold prompts and claims.
     :param teacher: the teacher's folder; needed by stages 2 and 3 where they imitate it or are distilled (`Weights`);
         an asker has none.
     :param decoder: folder or hub id of a model whose decoder the base gets, to be trained to write (`Weights.writing`);
