@@ -531,9 +531,10 @@ def test_rows_are_trained_on_as_the_file_that_they_are_of(squad_file, tmp_path):
     rows = [
         {
             "id": question.id, "title": paragraph.title, "context": paragraph.text, "question": question.text,
-            "answers": {name: list(some) for name, some in zip(
-                ("text", "answer_start"), zip(*question.answers, strict=True) if question.answers else ((), ()), strict=True
-            )},
+            "answers": {
+                "text": [text for text, _ in question.answers],
+                "answer_start": [start for _, start in question.answers],
+            },
         }
         for paragraph in paragraphs for question in paragraph.questions
     ]  # fmt: skip
@@ -586,7 +587,7 @@ def test_questions_with_passages_have_the_first_that_answers(tmp_path, caplog):
 EDGES = {
     "plain": "Marie Curie", "space behind": "Marie Curie ", "space before": " Marie Curie", "line end": "Marie Curie\n",
     "no-break space": "Marie Curie\u00a0", "zero-width space": "\u200bMarie Curie\u200b", "mark": "\ufeffMarie Curie",
-    "decomposed": "Marie Curie\u0301", "inside a word": "ari", "ends inside a word": "Marie Cu", "a joiner": "Mari\u200de",
+    "decomposed": "Marie Curie\u0301", "inside a word": "ari", "ends inside": "Marie Cu", "a joiner": "Mari\u200de",
 }  # fmt: skip
 
 
@@ -611,10 +612,11 @@ def test_no_edge_makes_an_answer_none(family, answer, offset, caplog):
 
 def test_questions_that_cannot_be_learnt_are_left_out_with_one_warning(caplog):
     tokenizer = make_tokenizer("bert")
-    asked = {"Oslo": "Oslo is a town.", "Rome": "Oslo is a town.", " \u200b": "Oslo is a town.", "\u0300": "a \u0300 b"}
+    town = "Oslo is a town."
+    asked = [("Oslo", town), ("Rome", town), (" \u200b", town), ("\u0300", "a \u0300 b")]
     paragraphs = [
-        Paragraph(str(n), text, (Question(str(n), "Who?", ((answer, 0),)),)) for n, (answer, text) in enumerate(asked.items())
-    ]  # fmt: skip
+        Paragraph(str(n), text, (Question(str(n), "Who?", ((answer, 0),)),)) for n, (answer, text) in enumerate(asked)
+    ]
     paragraphs.append(Paragraph("none", "Nothing is told.", (Question("none", "Who?", ()),)))
     frame = frame_of(tokenizer)
     dataset = PairDataset(paragraphs, tokenizer, frame, length=2, passages=1, negatives=0)
