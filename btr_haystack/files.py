@@ -268,7 +268,8 @@ def _rows(file: BufferedReader | gzip.GzipFile, path: Path) -> Iterator[dict[str
         msg = f"{path} is a Parquet file, which is read with pyarrow: pip install 'btr-haystack[parquet]'"
         raise ImportError(msg) from error
     try:
-        for batch in parquet.ParquetFile(BytesIO(file.read())).iter_batches():
+        source = BytesIO(file.read()) if isinstance(file, gzip.GzipFile) else file
+        for batch in parquet.ParquetFile(source).iter_batches():
             yield from batch.to_pylist()
     except pa.ArrowException as error:
         msg = f"{path}: cannot be read: {error}"

@@ -17,16 +17,16 @@ _LISTS = ("data", "Data")  # keys of an object under which a file's entries stan
 
 
 class Form(StrEnum):
-    """What an entry of a file is, with the keys that it has."""
+    """What an entry of a file is, the task of `TASKS` that reads it, if any, and the keys that it has."""
 
     SQUAD = "SQuAD {data: [{paragraphs: [{context, qas}]}]}"
     ROWS = "rows of SQuAD {id, title, context, question, answers: {text, answer_start}}"
-    PASSAGES = "questions with passages, as of DPR and FiD {question, answers, ctxs: [{title, text}]}"
-    OPEN = "questions alone, as of NQ-open {question, answer: [...]}"
-    QED = "QED {question_text, paragraph_text, answer_text}"
-    TRIVIAQA = "TriviaQA {Data: [{Question, QuestionId, Answer}]}"
-    WEBQUESTIONS = "WebQuestions {utterance, targetValue} or {qText, answers}"
-    FEVER = "FEVER {claim, label, evidence}"
+    PASSAGES = "questions with passages, as of DPR and FiD (task nq) {question, answers, ctxs: [{title, text}]}"
+    OPEN = "questions alone, as of NQ-open (task nq) {question, answer: [...]}"
+    QED = "QED (task nq) {question_text, paragraph_text, answer_text}"
+    TRIVIAQA = "TriviaQA (task triviaqa) {Data: [{Question, QuestionId, Answer}]}"
+    WEBQUESTIONS = "WebQuestions (task webquestions) {utterance, targetValue} or {qText, answers}"
+    FEVER = "FEVER (task fever) {claim, label, evidence}"
 
 
 _KEYS: dict[tuple[str, ...], Form] = {  # the first form whose keys an entry has

@@ -399,7 +399,7 @@ class TestEvaluate:
         assert "task is 'trec'; expected squad, nq" in refused("evaluate", squad_file, "--task", "trec")
         assert "mode is 'both of them'" in refused("evaluate", squad_file, "--mode", "both of them")
         assert "missing.json: no such file" in refused("evaluate", tmp_path / "missing.json")
-        assert "not JSON" in refused("evaluate", documents_file)
+        assert "line 1: found the keys 'text', 'title'; expected SQuAD" in refused("evaluate", documents_file)
         other = tmp_path / "other.json"
         other.write_text('{"data": [{"paragraphs": "none"}]}')
         assert "not in the SQuAD format" in refused("evaluate", other)
@@ -572,7 +572,8 @@ class TestTrain:
         missing = ("--teacher", tmp_path / "none")
         assert "none: no such folder" in refused("train", "decomposed", *given, *data, *missing)
         assert "missing.json: no such file" in refused("train", "teacher", *given, "--data", tmp_path / "missing.json")
-        assert "not JSON" in refused("train", "teacher", *given, "--data", documents_file)
+        told = refused("train", "teacher", *given, "--data", documents_file)
+        assert "line 1: found the keys 'text', 'title'; expected SQuAD" in told
         elsewhere = ("--base", "./none", "--output", output)
         assert "./none: no such folder" in refused("train", "teacher", *elsewhere, *data)
         teacher = ("--teacher", plain_reader("bert"))
