@@ -402,7 +402,7 @@ class TestEvaluate:
         assert "line 1: found the keys 'text', 'title'; expected SQuAD" in refused("evaluate", documents_file)
         other = tmp_path / "other.json"
         other.write_text('{"data": [{"paragraphs": "none"}]}')
-        assert "not in the SQuAD format" in refused("evaluate", other)
+        assert "other.json: data[0]: 'paragraphs' must be of type list" in refused("evaluate", other)
         other.write_text('{"data": []}')
         assert "no question with an answer" in refused("evaluate", other)
         assert "no such folder" in refused("evaluate", squad_file, "--output", tmp_path / "none" / "figures.json")
