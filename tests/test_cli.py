@@ -403,7 +403,7 @@ class TestEvaluate:
         other = tmp_path / "other.json"
         other.write_text('{"data": [{"paragraphs": "none"}]}')
         assert "other.json: data[0]: 'paragraphs' must be of type list" in refused("evaluate", other)
-        other.write_text('{"data": []}')
+        other.write_text('{"data": [{"paragraphs": []}]}')
         assert "no question with an answer" in refused("evaluate", other)
         assert "no such folder" in refused("evaluate", squad_file, "--output", tmp_path / "none" / "figures.json")
         assert "no such folder" in refused("evaluate", squad_file, "--model", tmp_path / "none")
