@@ -6,13 +6,14 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from haystack import Document
 
 from btr_haystack.errors import DataError, FingerprintError
-from btr_haystack.files import parsed, read_lines
+from btr_haystack.files import read_values
 from haystack_integrations.components.readers.btr import BinaryTokenStore
 
 
@@ -24,27 +25,36 @@ def wikipedia_folder() -> Path:
 
 def read_documents(path: Path) -> list[Document]:
     """
-    Documents from a file of JSON lines, plain or gzip, each an object with "text" (or "content") and, if any, "title".
+    Documents from a file, each an object with "text" (or "content") and, if any, "title".
+
+    They come as JSON lines, as one JSON list, or as rows of Parquet, plain or gzip.
 
     :param path: the file.
     :raises DataError: where the file or a line cannot be read, names the line; and where there is no document at all.
     """
     documents = []
-    for number, line in read_lines(path):
-        entry = parsed(line, path, number)
+    for place, entry in _entries(path):
         text = entry.get("text", entry.get("content")) if isinstance(entry, dict) else None
         if not isinstance(text, str):
-            msg = f'{path}, line {number}: expected a JSON object with "text" and, if any, "title"; got {line[:80]!r}'
+            msg = f'{place}: expected a JSON object with "text" and, if any, "title"; got {entry!r:.80}'
             raise DataError(msg)
         try:
             documents.append(Document(content=text, meta={"title": str(entry.get("title") or "")}))
         except UnicodeEncodeError as error:  # Haystack makes a Document's id of it
-            msg = f"{path}, line {number}: not Unicode: {error}; write the character as it is, or leave it out"
+            msg = f"{place}: not Unicode: {error}; write the character as it is, or leave it out"
             raise DataError(msg) from error
     if not documents:
         msg = f"{path} holds no documents"
         raise DataError(msg)
     return documents
+
+
+def _entries(path: Path) -> Iterator[tuple[str, Any]]:
+    for place, _, value in read_values(path):
+        if isinstance(value, list):
+            yield from ((f"{path}: [{i}]", one) for i, one in enumerate(value))
+        else:
+            yield place, value
 
 
 def shipped_documents() -> list[Document]:

@@ -25,7 +25,7 @@ FOUND_ONLY = ("--retrieval-weight", "--second-read", "--max-answer-length")
 
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="SQuAD-format file, or the file of another task, plain or gzip.")],
+    data: Annotated[Path, typer.Argument(help="SQuAD (rows, too), or the file of another task: JSON, gzip, Parquet.")],
     model: Annotated[
         list[str] | None, typer.Option(help="Reader; may be given again. Default: the shipped one.")
     ] = None,
@@ -60,7 +60,9 @@ def evaluate(
         typer.Option(help="JSON file for the figures; a table and the answers stand beside it, to go on from."),
     ] = None,
     task: Annotated[str, typer.Option(help=f"squad, {', '.join(PAPER_TASKS)}.")] = "squad",
-    passages: Annotated[Path | None, typer.Option(help="Passages of another task (id, text, title; TSV).")] = None,
+    passages: Annotated[
+        Path | None, typer.Option(help="Passages of another task (TSV); default: those of the file.")
+    ] = None,
     writes: Annotated[bool, typer.Option("--writes", help="Answers are written by the decoder, not found.")] = False,
     prompt: Annotated[
         str | None,

@@ -4,11 +4,13 @@
 
 """`btr evaluate --task`: the paper's five tasks; Haystack components retrieve and read; resumed when run again."""
 
+import logging
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from btr_haystack.errors import DataError
 from btr_haystack.stores import MEMORY
 from btr_haystack.tasks import TASKS, Item, question_of, read_passages
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
+
+logger = logging.getLogger(__name__)
 
 MUST_WRITE = ("fever", "mmlu")  # their answers stand in no passage
 COLUMNS = (
@@ -89,9 +93,13 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
         msg = f"the answers of {settings.task} stand in no passage: give --writes, and a model with a decoder"
         raise ValueError(msg)
     every = task.read(Path(settings.data))
+    if settings.passages is not None and any(item.retrieved for item in every):
+        logger.warning("%s comes with passages, which are not read: --passages is given", settings.data)
+        every = [replace(item, passages=(), titles=(), retrieved=False) if item.retrieved else item for item in every]
     items = sampled(every, settings.sample, settings.seed)
-    documents = list(corpus(every, settings.passages))
-    if not documents:
+    ready = all(item.retrieved for item in every)
+    documents = [] if ready else list(corpus(every, settings.passages))
+    if not documents and not ready:
         msg = f"{settings.data} comes without passages: give a file of them with --passages"
         raise DataError(msg)
     check_stores(settings)
@@ -99,7 +107,7 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     asked_of += [(model, False) for model in settings.models]
     for model, teacher in asked_of:
         try_out(reader_of(model, settings, teacher=teacher))
-    retriever = InMemoryBM25Retriever(filled(documents), top_k=settings.top_k)
+    retriever = InMemoryBM25Retriever(filled(documents), top_k=settings.top_k) if documents else None
     head = {"task": settings.task, "writes": settings.writes, "top_k": settings.top_k, "prompt": settings.prompt}
     head |= told_knobs(settings) | {"words": task.words if settings.writes else ()}
     head |= {"passages": Path(settings.passages).name if settings.passages else None}
@@ -152,11 +160,16 @@ def told_knobs(settings: TaskSettings) -> dict[str, float | None]:
 
 def corpus(items: list[Item], passages: str | None) -> Iterator[Document]:
     """What is searched: the passages of the file and those that come with the questions."""
-    for text in dict.fromkeys(text for item in items for text in item.passages):
-        yield Document(content=text)
+    yield from {document.content: document for item in items for document in own_passages(item)}.values()
     if passages is not None:
         for one in read_passages(passages):
             yield Document(content=one.text, meta={"title": one.title})
+
+
+def own_passages(item: Item) -> list[Document]:
+    """The passages that come with a question, with their titles where the file has them."""
+    titled = zip_longest(item.passages, item.titles, fillvalue="")
+    return [Document(content=text, meta={"title": title} if title else {}) for text, title in titled]
 
 
 def reader_of(model: str, settings: TaskSettings, *, teacher: bool = False) -> Reader:
@@ -216,7 +229,7 @@ def fitting(item: Item, prompt: str, room: int, tokenizer: Any) -> str:
 
 def answered(
     reader: Reader,
-    retriever: InMemoryBM25Retriever,
+    retriever: InMemoryBM25Retriever | None,
     settings: TaskSettings,
     tokenizer: Any,
     key: Key,
@@ -225,15 +238,18 @@ def answered(
     """
     One question: what BM25 finds, `top_k` in all; its own passages stand in for the last where BM25 missed them.
 
+    Where a retriever has found its own passages already, the first `top_k` of them are read and no others.
     Reading alone is timed: a store is given the passages before, as an indexing pipeline does.
     """
     query = question_of(item)
     if item.choices:
         query = fitting(item, settings.prompt, reader.max_seq_length // 2, tokenizer)
-    found = retriever.run(query=item.question)["documents"]
-    missed = set(item.passages) - {document.content for document in found}
-    own = [Document(content=text) for text in item.passages if text in missed]
-    documents = [*found[: max(0, settings.top_k - len(own))], *own][: settings.top_k]
+    documents = own_passages(item)
+    if retriever is not None and not item.retrieved:
+        found = retriever.run(query=item.question)["documents"]
+        own = [document for document in documents if document.content not in {one.content for one in found}]
+        documents = [*found[: max(0, settings.top_k - len(own))], *own]
+    documents = documents[: settings.top_k]
     store = reader.token_store
     hits = len(documents) - store.write_documents(documents) if store is not None else 0
     start = time.perf_counter()

@@ -20,7 +20,9 @@ def train(
     stage: Annotated[str, typer.Argument(help="teacher, decomposed, binarised, or asker")],
     base: Annotated[str, typer.Option(help="Folder or hub id to start from.")],
     output: Annotated[Path, typer.Option(help="Folder of the new model; resumes from the checkpoints in it.")],
-    data: Annotated[list[Path], typer.Option(help="File of SQuAD, QED or FEVER, plain or gzip; again.")],
+    data: Annotated[
+        list[Path], typer.Option(help="SQuAD (rows, too), QED, DPR, FiD or FEVER: JSON, gzip, Parquet; again.")
+    ],
     teacher: Annotated[Path | None, typer.Option(help="Folder of the teacher (stages 2 and 3).")] = None,
     decoder: Annotated[str | None, typer.Option(help="Model whose decoder the base gets; see --writing.")] = None,
     k: Annotated[

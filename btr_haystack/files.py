@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 btr-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Text files, plain or compressed with gzip, and what stands in them; every failure names its place."""
+"""Text files, plain or compressed with gzip, Parquet files, and what stands in them; every failure names its place."""
 
 import gzip
 import json
@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,19 @@ from btr_haystack.errors import DataError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
+_PARQUET = b"PAR1"
+_UTF16 = "text in UTF-16, by its byte order mark"
+_FOREIGN = {
+    _PARQUET: "a Parquet file, which holds no text",
+    b"\xff\xfe": _UTF16,
+    b"\xfe\xff": _UTF16,
+    b"ARROW1": "an Arrow file",
+    b"PK\x03\x04": "a zip archive",
+    b"BZh91AY&SY": "compressed with bzip2",
+    b"\xfd7zXZ\x00": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+}
+_HEAD = max(map(len, _FOREIGN))
 _LONGEST_LINE = 16 << 20  # a passage has about 600 bytes; a file without line breaks must not fill the memory
 _KINDS: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
 _QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
@@ -32,6 +45,7 @@ def read_text(path: Path) -> str:
     :raises DataError: If it cannot be read or is not UTF-8.
     """
     with _opened(path) as file:
+        _refuse_foreign(file, path)
         data = file.read()
     return _decoded(data.removeprefix(_BOM), path, 1)
 
@@ -45,6 +59,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     :raises DataError: If the file cannot be read, a line is not UTF-8 or takes more than 16 MiB.
     """
     with _opened(path) as file:
+        _refuse_foreign(file, path)
         number = 0
         while data := file.readline(_LONGEST_LINE + 1):
             number += 1
@@ -55,6 +70,59 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 data = data.removeprefix(_BOM)
             if data.strip():
                 yield number, _without_end(_decoded(data, path, number))
+
+
+def is_table(path: Path) -> bool:
+    """
+    Tell by its first characters whether a file holds lines of text and neither JSON nor Parquet.
+
+    :param path: The file. Its content, not its name, tells whether it is compressed.
+    :returns: Whether its first character that is not white space opens no JSON list or object; False where it has none.
+    :raises DataError: If it cannot be read.
+    """
+    with _opened(path) as file:
+        if file.peek(_HEAD).startswith(_PARQUET):
+            return False
+        _refuse_foreign(file, path)
+        head = file.read(1 << 12).removeprefix(_BOM).lstrip()
+        while not head and (more := file.read(1 << 12)):
+            head = more.lstrip()
+    return bool(head) and not head.startswith((b"{", b"["))
+
+
+def read_values(path: Path) -> Iterator[tuple[str, int, Any]]:
+    """
+    Read the values of a file of JSON lines or of Parquet one at a time, or the only value of another file of JSON.
+
+    :param path: The file, plain or compressed with gzip; its content, not its name, tells what it is.
+    :returns: Each value with its place, for messages, and its number: that of the line or row, from 1. Failures show
+        when the iteration comes to them.
+    :raises DataError: If the file cannot be read, is not UTF-8 or not JSON.
+    :raises ImportError: For a Parquet file, without the package `pyarrow`.
+    """
+    with _opened(path) as file:
+        if file.peek(_HEAD).startswith(_PARQUET):
+            for number, row in enumerate(_rows(file, path), 1):
+                yield f"{path}, row {number}", number, row
+            return
+        _refuse_foreign(file, path)
+        if file.peek(len(_BOM)).startswith(_BOM):
+            file.read(len(_BOM))
+        lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        number, first = next(lines, (0, b""))
+        if not first:
+            return
+        try:
+            value = parsed(_decoded(first, path, number), path, number)
+        except DataError:  # JSON of several lines, or damaged JSON
+            rest = file.read()
+            if not rest.strip():
+                raise
+            yield str(path), number, parsed(_decoded(first + rest, path, number), path, number)
+            return
+        yield f"{path}, line {number}", number, value
+        for number, line in lines:
+            yield f"{path}, line {number}", number, parsed(_decoded(line, path, number), path, number)
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
@@ -165,6 +233,17 @@ def texts_of(values: Any, name: str, place: str) -> tuple[str, ...]:
     return tuple(value for value in values if value.strip())
 
 
+def _refuse_foreign(file: BufferedReader | gzip.GzipFile, path: Path) -> None:
+    """
+    Tell of files that are known by how they begin, better than by their first character that is not UTF-8.
+    """
+    head = file.peek(_HEAD)
+    for begin, name in _FOREIGN.items():
+        if head.startswith(begin):
+            msg = f"{path}: {name}; expected text in UTF-8, plain or compressed with gzip"
+            raise DataError(msg)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[BufferedReader | gzip.GzipFile]:
     try:
@@ -174,6 +253,25 @@ def _opened(path: Path) -> Iterator[BufferedReader | gzip.GzipFile]:
         msg = f"{path}: no such file"
         raise DataError(msg) from error
     except (OSError, EOFError, zlib.error) as error:
+        msg = f"{path}: cannot be read: {error}"
+        raise DataError(msg) from error
+
+
+def _rows(file: BufferedReader | gzip.GzipFile, path: Path) -> Iterator[dict[str, Any]]:
+    """
+    The rows of a Parquet file, with Python's own types.
+    """
+    try:
+        import pyarrow as pa  # type: ignore[import-untyped]
+        from pyarrow import parquet
+    except ImportError as error:
+        msg = f"{path} is a Parquet file, which is read with pyarrow: pip install 'btr-haystack[parquet]'"
+        raise ImportError(msg) from error
+    try:
+        source = BytesIO(file.read()) if isinstance(file, gzip.GzipFile) else file
+        for batch in parquet.ParquetFile(source).iter_batches():
+            yield from batch.to_pylist()
+    except pa.ArrowException as error:
         msg = f"{path}: cannot be read: {error}"
         raise DataError(msg) from error
 

@@ -1,16 +1,19 @@
 # SPDX-FileCopyrightText: 2026 btr-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""Reading question files in the SQuAD v1.1 and v2.0 formats."""
+"""Reading questions with their paragraphs: SQuAD v1.1 and v2.0, in the original format or as rows."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from btr_haystack.errors import DataError
-from btr_haystack.files import parsed, read_text
+from btr_haystack.forms import Entry, Form, read_entries
+from btr_haystack.occurrences import trimmed
+
+SQUAD_FORMS = (Form.SQUAD, Form.ROWS)
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +23,7 @@ class Question:
     """
     A question with its accepted answers, each a text and its first character in the paragraph; none: unanswerable.
 
+    The first character is what the file says, which may be wrong, and -1 where it says none: `nearest` tells it.
     What is to be said of it, but stands in no paragraph, such as whether a claim is true, is its label.
     """
 
@@ -42,25 +46,51 @@ class Paragraph:
 
 def read_squad(path: str | Path) -> list[Paragraph]:
     """
-    Read a file in the SQuAD v1.1 or v2.0 format, plain or compressed with gzip.
+    Read SQuAD v1.1 or v2.0: the original JSON, or rows as the library `datasets` has them.
 
-    Answers that are not found at their offset are dropped, and so is a question that loses all its answers that way,
-    for it would otherwise pass for an unanswerable one; one warning tells how many.
-    An article without a title gets the empty one, and an id may be a number.
+    A row is `{"id", "title", "context", "question", "answers": {"text": [...], "answer_start": [...]}}`, as JSON lines,
+    a JSON list, a list under "data", or Parquet; answers may be a list of objects, too. Rows of one context are one
+    paragraph. The content tells the form. An article may have no title, a row no id; ids may be numbers.
 
-    :param path: The file. Its content, not its name, tells whether it is compressed.
+    Every question with an answer's text is kept, whatever its offset says. One without answers is unanswerable where
+    it is said to be impossible or its list of answers is empty; where it says neither, or has blank answers alone, it
+    is left out, and one warning tells how many were.
+
+    :param path: The file, plain or compressed with gzip. Its content, not its name, tells what it is.
     :returns: The paragraphs in the order of the file.
-    :raises DataError: If the file cannot be read, is not JSON in UTF-8 or does not have the shape of a SQuAD file.
+    :raises DataError: If the file cannot be read, or is of another form, which is named.
+    :raises ImportError: For a Parquet file, without the package `pyarrow`.
     """
     path = Path(path)
-    reader = _Reader(path)
-    paragraphs = reader.paragraphs(parsed(read_text(path), path))
-    if reader.answers_dropped:
+    return paragraphs_of(read_entries(path, SQUAD_FORMS), path)
+
+
+def paragraphs_of(entries: Iterable[Entry], path: Path) -> list[Paragraph]:
+    """
+    Make paragraphs of what `read_entries` found.
+
+    :param entries: Articles and rows of SQuAD.
+    :param path: The file, for the warning.
+    :returns: What `read_squad` gives.
+    :raises DataError: If a value is missing or of another type.
+    """
+    found: list[tuple[str, str, list[Question | None]]] = []
+    contexts: dict[str, list[Question | None]] = {}
+    for entry in entries:
+        if entry.form is Form.SQUAD:
+            found += _of_article(entry)
+            continue
+        context = _value(entry.value, "context", str, entry.place)
+        if context not in contexts:
+            contexts[context] = []
+            found.append((_value(entry.value, "title", str, entry.place, ""), context, contexts[context]))
+        contexts[context].append(_question(entry.value, entry.place, str(entry.number)))
+    paragraphs = [Paragraph(title, text, tuple(filter(None, questions))) for title, text, questions in found]
+    if left_out := sum(questions.count(None) for _, _, questions in found):
         logger.warning(
-            "%s: dropped %d answers that do not stand at their offset, and %d questions left without any answer",
+            "%s: left out %d questions that have no text of an answer and are not said to be unanswerable",
             path,
-            reader.answers_dropped,
-            reader.questions_dropped,
+            left_out,
         )
     return paragraphs
 
@@ -75,74 +105,81 @@ def merged(paragraphs: Iterable[Paragraph]) -> list[Paragraph]:
     [['1', '2']]
 
     :param paragraphs: Of `read_squad`, one file's behind another's.
-    :returns: In order of first appearance; of questions with the same id the first.
+    :returns: In order of first appearance; of questions with the same id and text the first.
     """
-    found: dict[tuple[str, str], dict[str, Question]] = {}
+    found: dict[tuple[str, str], dict[tuple[str, str], Question]] = {}
     for paragraph in paragraphs:
         questions = found.setdefault((paragraph.title, paragraph.text), {})
         for question in paragraph.questions:
-            questions.setdefault(question.id, question)
+            questions.setdefault((question.id, question.text), question)
     return [Paragraph(title, text, tuple(questions.values())) for (title, text), questions in found.items()]
 
 
-class _Reader:
+def _of_article(entry: Entry) -> Iterator[tuple[str, str, list[Question | None]]]:
     """
-    The walk through one file: checks every shape on the way and counts what it drops.
+    Title, text and questions of the article's paragraphs; None for a question that is left out.
     """
+    title = _value(entry.value, "title", str, entry.place, "")
+    for p, paragraph in enumerate(_value(entry.value, "paragraphs", list, entry.place)):
+        place = f"{entry.place}.paragraphs[{p}]"
+        asked = _value(paragraph, "qas", list, place)
+        questions = [_question(item, f"{place}.qas[{q}]") for q, item in enumerate(asked)]
+        yield title, _value(paragraph, "context", str, place), questions
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.answers_dropped = 0
-        self.questions_dropped = 0
 
-    def paragraphs(self, root: Any) -> list[Paragraph]:
-        found = []
-        for a, article in enumerate(self.value(root, "data", list, "")):
-            here = f"data[{a}]"
-            title = self.value(article, "title", str, here, "")
-            for p, paragraph in enumerate(self.value(article, "paragraphs", list, here)):
-                found.append(self.paragraph(title, paragraph, f"{here}.paragraphs[{p}]"))
-        return found
+def _question(item: Any, place: str, number: str | None = None) -> Question | None:
+    id_ = str(_value(item, "id", (str, int), place, number))
+    text = _value(item, "question", str, place)
+    if _value(item, "is_impossible", bool, place, False):
+        return Question(id_, text, ())
+    entries = _value(item, "answers", (list, dict), place, {"text": [""]})
+    answers = list(_of_columns(entries, place) if isinstance(entries, dict) else _of_list(entries, place))
+    told = tuple((answer, start) for answer, start in answers if trimmed(answer))
+    return Question(id_, text, told) if told or not answers else None
 
-    def paragraph(self, title: str, item: Any, here: str) -> Paragraph:
-        text = self.value(item, "context", str, here)
-        questions = []
-        for q, entry in enumerate(self.value(item, "qas", list, here)):
-            question = self.question(text, entry, f"{here}.qas[{q}]")
-            if question is None:
-                self.questions_dropped += 1
-            else:
-                questions.append(question)
-        return Paragraph(title, text, tuple(questions))
 
-    def question(self, context: str, item: Any, here: str) -> Question | None:
-        id_ = str(self.value(item, "id", (str, int), here))
-        text = self.value(item, "question", str, here)
-        if self.value(item, "is_impossible", bool, here, False):
-            return Question(id_, text, ())
-        answers = []
-        entries = self.value(item, "answers", list, here)
-        for i, entry in enumerate(entries):
-            answer = self.value(entry, "text", str, f"{here}.answers[{i}]")
-            start = self.value(entry, "answer_start", int, f"{here}.answers[{i}]")
-            if answer and start >= 0 and context.startswith(answer, start):
-                answers.append((answer, start))
-            else:
-                self.answers_dropped += 1
-        return Question(id_, text, tuple(answers)) if answers or not entries else None
+def _of_list(entries: list[Any], place: str) -> Iterator[tuple[str, int]]:
+    for i, entry in enumerate(entries):
+        if isinstance(entry, str):
+            yield entry, -1
+        else:
+            here = f"{place}.answers[{i}]"
+            yield _value(entry, "text", str, here), _start(entry.get("answer_start"))
 
-    def value(self, item: Any, key: str, kind: type | tuple[type, ...], here: str, default: Any = None) -> Any:
-        where = f" in {here}" if here else ""
-        if not isinstance(item, dict):
-            msg = f"{self.path}: not in the SQuAD format: an object with the key {key!r} is expected{where}"
-            raise DataError(msg)
-        value = item.get(key, default)
-        if value is None:
-            others = ", ".join(map(str, item)) or "none"
-            msg = f"{self.path}: not in the SQuAD format: found {others:.80}, but the key {key!r} is missing{where}"
-            raise DataError(msg)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
-            msg = f"{self.path}: not in the SQuAD format: {key!r} must be of type {kinds}{where}, not {value!r:.50}"
-            raise DataError(msg)
-        return value
+
+def _of_columns(columns: dict[str, Any], place: str) -> Iterator[tuple[str, int]]:
+    texts, starts = columns.get("text"), columns.get("answer_start")
+    if texts is None or isinstance(texts, str):
+        texts, starts = [texts or ""], [starts]
+    starts = starts if isinstance(starts, list) else []
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        msg = f"{place}.answers: the value of 'text' is {texts!r:.50}; expected a list of texts"
+        raise DataError(msg)
+    for i, text in enumerate(texts):
+        yield text, _start(starts[i]) if i < len(starts) else -1
+
+
+def _start(value: Any) -> int:
+    """
+    A place in a text; -1 for what can be none.
+    """
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return int(value) if whole and not isinstance(value, bool) and value >= 0 else -1
+
+
+def _value(item: Any, key: str, kind: type | tuple[type, ...], place: str, default: Any = None) -> Any:
+    """
+    Look up a value of a JSON object; null counts as missing.
+    """
+    if not isinstance(item, dict):
+        msg = f"{place}: expected an object with the key {key!r}, found {item!r:.50}"
+        raise DataError(msg)
+    value = default if item.get(key) is None else item[key]
+    if value is None:
+        msg = f"{place}: the key {key!r} is missing; found {', '.join(map(repr, list(item)[:10])) or 'no key'}"
+        raise DataError(msg)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        msg = f"{place}: {key!r} must be of type {kinds}, not {value!r:.50}"
+        raise DataError(msg)
+    return value

@@ -101,7 +101,20 @@ class TestReadDocuments:
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n\r\n"))
         assert [found.content for found in corpus.read_documents(path)] == ["One\u2028two\x85three.", "Four."]
 
-    @pytest.mark.parametrize("line", ["[1, 2]", "5", '"text"', '{"title": "a"}', '{"text": 5}'])
+    def test_lists_and_rows(self, tmp_path):
+        path = tmp_path / "documents.json"
+        entries = [{"title": "A", "text": "One."}, {"text": "Two.", "title": None}]
+        expected = [("One.", "A"), ("Two.", "")]
+        path.write_text(json.dumps(entries, indent=1))
+        assert [(found.content, found.meta["title"]) for found in corpus.read_documents(path)] == expected
+        table = pytest.importorskip("pyarrow").Table.from_pylist(entries)
+        pytest.importorskip("pyarrow.parquet").write_table(table, path)
+        assert [(found.content, found.meta["title"]) for found in corpus.read_documents(path)] == expected
+        path.write_text(json.dumps([*entries, "Three."]))
+        with pytest.raises(DataError, match=r"documents\.json: \[2\]: expected a JSON object"):
+            corpus.read_documents(path)
+
+    @pytest.mark.parametrize("line", ["5", '"text"', '{"title": "a"}', '{"text": 5}'])
     def test_names_the_line(self, tmp_path, line):
         path = tmp_path / "documents.jsonl"
         path.write_text(f'{{"text": "One."}}\n{line}\n')
@@ -265,6 +278,28 @@ class TestEvaluate:
             assert (row["bytes_a_token"] is None) == row["teacher"]
         assert figures.with_suffix(".md").read_text().count("| gold |") == 2
 
+    def test_figures_need_no_offsets(self, btr, squad_file, split_reader, tmp_path):
+        """Neither the right ones, nor the form of the file."""
+        told = json.loads(squad_file.read_text())
+        asked = [(one, qa) for article in told["data"] for one in article["paragraphs"] for qa in one["qas"]]
+        rows = [{"context": one["context"]} | qa for one, qa in asked]
+        for _, qa in asked:
+            qa["answers"] = [answer | {"answer_start": -1} for answer in qa["answers"]]
+        files = [squad_file, tmp_path / "offsets.json", tmp_path / "rows.jsonl"]
+        files[1].write_text(json.dumps(told))
+        files[2].write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = []
+        for file in files:
+            figures = tmp_path / f"{file.stem}-figures.json"
+            given = ("--model", split_reader(), "--top-k", 2, "--output", figures)
+            assert btr("evaluate", file, *given)[0] == 0
+            found.append(json.loads(figures.read_text())["rows"])
+        assert len(found[0]) == 2
+        same = ("task", "questions", "em", "f1", "passages")
+        assert [[{key: row[key] for key in same} for row in rows] for rows in found[1:]] == [
+            [{key: row[key] for key in same} for row in found[0]]
+        ] * 2
+
     def test_a_run_that_was_broken_off_goes_on(self, btr, refused, squad_file, split_reader, tmp_path, monkeypatch):
         figures, journal = tmp_path / "figures.json", tmp_path / "figures.answers.jsonl"
         model = tmp_path / "model"
@@ -364,11 +399,11 @@ class TestEvaluate:
         assert "task is 'trec'; expected squad, nq" in refused("evaluate", squad_file, "--task", "trec")
         assert "mode is 'both of them'" in refused("evaluate", squad_file, "--mode", "both of them")
         assert "missing.json: no such file" in refused("evaluate", tmp_path / "missing.json")
-        assert "not JSON" in refused("evaluate", documents_file)
+        assert "line 1: found the keys 'text', 'title'; expected SQuAD" in refused("evaluate", documents_file)
         other = tmp_path / "other.json"
         other.write_text('{"data": [{"paragraphs": "none"}]}')
-        assert "not in the SQuAD format" in refused("evaluate", other)
-        other.write_text('{"data": []}')
+        assert "other.json: data[0]: 'paragraphs' must be of type list" in refused("evaluate", other)
+        other.write_text('{"data": [{"paragraphs": []}]}')
         assert "no question with an answer" in refused("evaluate", other)
         assert "no such folder" in refused("evaluate", squad_file, "--output", tmp_path / "none" / "figures.json")
         assert "no such folder" in refused("evaluate", squad_file, "--model", tmp_path / "none")
@@ -537,7 +572,8 @@ class TestTrain:
         missing = ("--teacher", tmp_path / "none")
         assert "none: no such folder" in refused("train", "decomposed", *given, *data, *missing)
         assert "missing.json: no such file" in refused("train", "teacher", *given, "--data", tmp_path / "missing.json")
-        assert "not JSON" in refused("train", "teacher", *given, "--data", documents_file)
+        told = refused("train", "teacher", *given, "--data", documents_file)
+        assert "line 1: found the keys 'text', 'title'; expected SQuAD" in told
         elsewhere = ("--base", "./none", "--output", output)
         assert "./none: no such folder" in refused("train", "teacher", *elsewhere, *data)
         teacher = ("--teacher", plain_reader("bert"))

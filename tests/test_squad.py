@@ -4,14 +4,15 @@
 import copy
 import gzip
 import json
-import logging
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from btr_haystack.errors import BTRError, DataError
-from btr_haystack.squad import Paragraph, Question, read_squad
+from btr_haystack.occurrences import trimmed
+from btr_haystack.squad import Paragraph, Question, merged, read_squad
 
 CONTEXT = "Zürich lies on the Limmat. Its lake feeds the river."
 FILE = {
@@ -106,20 +107,144 @@ def test_annotation_tools_write_numbers_for_ids_and_no_titles(write, squad):
     assert (paragraph.title, paragraph.questions[0].id) == ("", "7")
 
 
-def test_wrong_answers_are_dropped_with_one_warning(write, squad, caplog):
+@pytest.mark.parametrize("start", [18, -7, 5000, 1e400, 19.5, None, True, "19", "missing"])
+def test_answers_are_kept_whatever_their_offset(write, squad, start, caplog):
     questions = squad["data"][0]["paragraphs"][0]["qas"]
-    questions[0]["answers"] += [
-        {"text": "Limmat", "answer_start": 18},
-        {"text": "Limmat", "answer_start": -7},
-        {"text": "river.", "answer_start": 5000},
-        {"text": "", "answer_start": 3},
+    questions[0]["answers"] = [{"text": "limmat"} | ({} if start == "missing" else {"answer_start": start})]
+    (answer,) = read_squad(write(squad))[0].questions[0].answers
+    assert answer == ("limmat", start if start in (18, 5000) else -1)
+    assert not caplog.records
+
+
+def test_offsets_may_be_numbers_with_a_point(write, squad):
+    squad["data"][0]["paragraphs"][0]["qas"][0]["answers"] = [{"text": "Limmat", "answer_start": 19.0}]
+    ((answer, start),) = read_squad(write(squad))[0].questions[0].answers
+    assert CONTEXT[start:].startswith(answer)
+
+
+def test_null_is_what_is_not_said(write, squad):
+    article = squad["data"][0]
+    article["title"] = None
+    answered, impossible = article["paragraphs"][0]["qas"]
+    answered["is_impossible"] = impossible["answers"] = None
+    (paragraph, _) = read_squad(write(squad))
+    assert paragraph == Paragraph("", CONTEXT, EXPECTED[0].questions)
+
+
+def test_questions_that_do_not_say_whether_there_is_an_answer_are_left_out_with_one_warning(write, squad, caplog):
+    """They would pass for unanswerable ones."""
+    said = {"question": "Where?", "is_impossible": None}
+    unclear = [
+        {"answers": None},
+        {},
+        {"answers": [{"text": " \u200b", "answer_start": 0}]},
+        {"answers": {"text": [""]}},
     ]
-    questions.append({"id": "q3", "question": "Where?", "answers": [{"text": "Bern", "answer_start": 0}]})
-    with caplog.at_level(logging.WARNING):
-        assert read_squad(write(squad)) == EXPECTED  # q3 would pass for an unanswerable question
+    squad["data"][0]["paragraphs"][0]["qas"] += [said | {"id": str(i)} | one for i, one in enumerate(unclear)]
+    assert read_squad(write(squad)) == EXPECTED
     (record,) = caplog.records
-    assert "dropped 5 answers" in record.getMessage()
-    assert "1 questions" in record.getMessage()
+    assert "squad.json: left out 4 questions that have no text of an answer" in record.getMessage()
+
+
+ROWS = [
+    {
+        "id": "q1", "title": "Zürich", "context": CONTEXT, "question": "Which river flows through Zürich?",
+        "answers": {"text": ["the Limmat", "Limmat"], "answer_start": [15, 19]},
+    },
+    {
+        "id": "o", "title": "Oslo", "context": "Oslo.", "question": "What?",
+        "answers": [{"text": "Oslo", "answer_start": 0}],
+    },
+    {
+        "id": "q2", "title": "Zürich", "context": CONTEXT, "question": "Who founded Zürich?",
+        "answers": {"text": [], "answer_start": []},
+    },
+]  # fmt: skip
+OF_ROWS = [EXPECTED[0], Paragraph("Oslo", "Oslo.", (Question("o", "What?", (("Oslo", 0),)),))]
+
+
+def lines(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lines(ROWS),
+        b"\xef\xbb\xbf" + lines(ROWS).replace(b"\n", b"\r\n\r\n"),
+        gzip.compress(lines(ROWS)),
+        json.dumps(ROWS).encode(),
+        json.dumps(ROWS, indent=1).encode().replace(b"\n", b"\r\n"),
+        json.dumps({"version": "v2.0", "data": ROWS}, indent=2).encode(),
+    ],
+    ids=["lines", "windows", "gzip", "list", "pretty list", "data"],
+)
+def test_rows_of_one_context_are_a_paragraph(write, content):
+    assert read_squad(write(content, "rows.json")) == OF_ROWS
+
+
+def test_rows_may_lack_all_but_context_and_question(write):
+    rows = [
+        {"context": "Oslo.", "question": "What?", "answers": ["Oslo"], "title": None, "id": None},
+        {"context": "Oslo.", "question": "Who?", "answers": {"text": "Oslo", "answer_start": 0}, "id": 7},
+        {"context": "Oslo.", "question": "Why?", "answers": {"text": ["Oslo", "so"], "answer_start": [0]}},
+        {"context": "Oslo.", "question": "When?", "is_impossible": True},
+    ]
+    assert read_squad(write(lines(rows))) == [
+        Paragraph("", "Oslo.", (
+            Question("1", "What?", (("Oslo", -1),)), Question("7", "Who?", (("Oslo", 0),)),
+            Question("3", "Why?", (("Oslo", 0), ("so", -1))), Question("4", "When?", ()),
+        ))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_rows_of_parquet(tmp_path, compressed):
+    table = pytest.importorskip("pyarrow").Table.from_pylist([ROWS[0], ROWS[2]])
+    path = tmp_path / "train.txt"
+    pytest.importorskip("pyarrow.parquet").write_table(table, path)
+    if compressed:
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    assert read_squad(path) == EXPECTED[:1]
+
+
+def test_damaged_parquet_and_a_missing_pyarrow_are_named(write, monkeypatch):
+    path = write(b"PAR1 and no more")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_squad(path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"squad\.json is a Parquet file.*pip install 'btr-haystack\[parquet\]'"):
+        read_squad(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("\ufeff{}".encode("utf-16-le"), "text in UTF-16.*expected text in UTF-8"),
+        (b"PK\x03\x04 and more", "a zip archive; expected"),
+        (lines([{"question": "who?", "ctxs": []}]), "found the keys 'question', 'ctxs', as of questions with passages"),
+        (lines([{"question": "who?", "answer": ["I"]}]), "as of questions alone, as of NQ-open .*expected SQuAD"),
+        (lines([{"a": 1, "b": 2}]), "line 1: found the keys 'a', 'b'; expected SQuAD .*; rows of SQuAD"),
+        (b"\nid,question\n1,who?\n", "line 2: not JSON: found 'id,question'; expected SQuAD"),
+        (lines([ROWS[0], ROWS[0] | {"context": ["a"]}]), "line 2: 'context' must be of type str, not"),
+        (lines([ROWS[0] | {"answers": "Oslo"}]), "line 1: 'answers' must be of type list or dict, not 'Oslo'"),
+        (
+            lines([ROWS[0] | {"answers": {"text": [7]}}]),
+            "line 1.answers: the value of 'text' is .7.; expected a list of",
+        ),
+        (lines([ROWS[0]]) + b"{", "line 2: not JSON"),
+    ],
+)
+def test_the_form_that_was_found_is_named(write, content, message):
+    with pytest.raises(DataError, match=r"squad\.json.*" + message):
+        read_squad(write(content))
+
+
+def test_one_paragraph_of_several_files_keeps_every_question():
+    """Rows without ids have numbers, which come again in each file."""
+    one, same, other = (Question("1", text, ()) for text in ("What?", "What?", "Who?"))
+    (paragraph,) = merged(Paragraph("", "Oslo.", (question,)) for question in (one, same, other))
+    assert paragraph.questions == (one, other)
 
 
 def test_a_correct_file_gives_no_warning(write, caplog):
@@ -130,19 +255,13 @@ def test_a_correct_file_gives_no_warning(write, caplog):
 @pytest.mark.parametrize(
     ("where", "key", "message"),
     [
-        ([], "data", r"key 'data' is missing$"),
-        (["data", 0], "paragraphs", r"key 'paragraphs' is missing in data\[0\]$"),
-        (["data", 0, "paragraphs", 1], "context", r"key 'context' is missing in data\[0\]\.paragraphs\[1\]$"),
-        (["data", 0, "paragraphs", 1], "qas", r"key 'qas' is missing in data\[0\]\.paragraphs\[1\]$"),
-        (["data", 0, "paragraphs", 0, "qas", 1], "id", r"'id' is missing in data\[0\]\.paragraphs\[0\]\.qas\[1\]$"),
-        (["data", 0, "paragraphs", 0, "qas", 0], "question", r"'question' is missing in .*\.qas\[0\]$"),
-        (["data", 0, "paragraphs", 0, "qas", 0], "answers", r"'answers' is missing in .*\.qas\[0\]$"),
-        (["data", 0, "paragraphs", 0, "qas", 0, "answers", 1], "text", r"'text' is missing in .*\.answers\[1\]$"),
-        (
-            ["data", 0, "paragraphs", 0, "qas", 0, "answers", 1],
-            "answer_start",
-            r"'answer_start' is missing in .*\[1\]$",
-        ),
+        ([], "data", r"line 1: found the keys 'version'; expected SQuAD"),
+        (["data", 0], "paragraphs", r": data\[0\]: found the keys 'title'; expected SQuAD"),
+        (["data", 0, "paragraphs", 1], "context", r": data\[0\]\.paragraphs\[1\]: the key 'context' is missing; found"),
+        (["data", 0, "paragraphs", 1], "qas", r": data\[0\]\.paragraphs\[1\]: the key 'qas' is missing; found"),
+        (["data", 0, "paragraphs", 0, "qas", 1], "id", r": data\[0\]\.paragraphs\[0\]\.qas\[1\]: the key 'id' is miss"),
+        (["data", 0, "paragraphs", 0, "qas", 0], "question", r"\.qas\[0\]: the key 'question' is missing; found 'id'"),
+        (["data", 0, "paragraphs", 0, "qas", 0, "answers", 1], "text", r"\.answers\[1\]: the key 'text' is missing"),
     ],
 )
 def test_errors_name_the_missing_key_and_its_place(write, squad, where, key, message):
@@ -159,16 +278,17 @@ def test_errors_name_the_missing_key_and_its_place(write, squad, where, key, mes
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "an object with the key 'data' is expected"),
-        ({"data": {}}, "'data' must be of type list, not {}"),
-        ({"data": ["title"]}, r"'title' is expected in data\[0\]"),
+        ([], "empty; expected questions: SQuAD"),
+        ({"data": []}, "empty; expected questions: SQuAD"),
+        ({"data": {}}, "found the keys 'data'; expected SQuAD"),
+        ({"data": ["title"]}, r"data\[0\]: found 'title'; expected SQuAD"),
         ({"data": [{"title": "", "paragraphs": [{"context": None, "qas": []}]}]}, "'context' is missing"),
         ({"data": [{"title": "", "paragraphs": [{"context": ["a"], "qas": []}]}]}, "'context' must be of type str"),
         (
             {"data": [{"paragraphs": [{"context": "a", "qas": [{"id": True, "question": "?", "answers": []}]}]}]},
             "'id' must be of type .*, not True",
         ),
-        (b"", "line 1: not JSON"),
+        (b"", "empty; expected questions: SQuAD"),
         (b'{"data": [', "line 1: not JSON"),
         (b'{"data": "\xff"}', "line 1: expected UTF-8, found the byte 0xff"),
         (b"[" * 1_000_000, "line 1: not JSON"),
@@ -190,17 +310,14 @@ def test_missing_files_and_folders_are_refused(tmp_path):
 
 
 @given(st.text(min_size=1), st.data())
-def test_every_answer_is_a_part_of_its_paragraph(tmp_path_factory, context, data):
+def test_every_text_of_an_answer_is_kept(tmp_path_factory, context, data):
     numbers = st.integers(-1, len(context) + 1)
     spans = data.draw(st.lists(st.tuples(numbers, numbers, st.booleans())))
     answers = [{"text": context[a:b] + "?" * wrong, "answer_start": a} for a, b, wrong in spans]
     path = tmp_path_factory.mktemp("squad") / "squad.json"
     item = {"context": context, "qas": [{"id": "q", "question": "?", "answers": answers}]}
-    path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": [item]}]}))
+    path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": [item]}]}), encoding="utf-8")
     (paragraph,) = read_squad(path)
     assert paragraph.text == context
-    for question in paragraph.questions:
-        assert bool(question.answers) == bool(answers)
-        for text, start in question.answers:
-            assert text
-            assert context[start : start + len(text)] == text
+    told = tuple((answer["text"], answer["answer_start"]) for answer in answers if trimmed(answer["text"]))
+    assert [question.answers for question in paragraph.questions] == ([told] if told or not answers else [])

@@ -84,6 +84,47 @@ def test_what_counts_as_right(nq, split_reader, monkeypatch, tmp_path):
     assert rows[0]["hits"] < rows[1]["hits"] == 1
 
 
+@pytest.fixture
+def fid(tmp_path):
+    """FiD's form: each question with what a retriever found for it."""
+    ctxs = [{"id": str(n), "title": f"Title {n}", "text": text} for n, text in enumerate(SENTENCES)]
+    rows = [
+        {"question": q, "target": a[0], "answers": a, "ctxs": ctxs[::step]}
+        for (q, a), step in zip(QUESTIONS, (1, -1), strict=True)
+    ]
+    path = tmp_path / "dev.json"
+    path.write_text(json.dumps(rows, indent=1))
+    return path
+
+
+def test_passages_that_come_with_the_questions_are_read_in_their_order(fid, nq, split_reader, monkeypatch, caplog):
+    read = []
+    monkeypatch.setattr(tasks.BTRReader, "run", lambda self, query, documents: read.append(documents) or {
+        "answers": [], "cache": {"hits": 0, "misses": len(documents)},
+    })  # fmt: skip
+    settings = settings_for("nq", fid, [split_reader()])
+    [row] = evaluate_task(settings, None)
+    assert (row["questions"], row["passages"]) == (2, 3)
+    firsts, lasts = [range(3), range(len(SENTENCES) - 1, len(SENTENCES) - 4, -1)]
+    assert [[document.content for document in documents] for documents in read[-2:]] == [
+        [SENTENCES[n] for n in firsts], [SENTENCES[n] for n in lasts],
+    ]  # fmt: skip
+    assert [document.meta["title"] for document in read[-1]] == [f"Title {n}" for n in lasts]
+    assert not caplog.records
+    evaluate_task(replace(settings, passages=str(nq[1])), None)
+    assert "Title 0" not in {document.meta["title"] for document in read[-1]}  # in the file of passages, from 1
+    assert "dev.json comes with passages, which are not read: --passages is given" in caplog.text
+
+
+def test_questions_with_and_without_passages(fid, split_reader):
+    """BM25 finds passages for a question that has none among those of the others."""
+    rows = json.loads(fid.read_text())
+    rows[1]["ctxs"] = []
+    fid.write_text(json.dumps(rows))
+    [row] = evaluate_task(settings_for("triviaqa", fid, [split_reader()]), None)
+    assert (row["questions"], row["passages"]) == (2, 3)
+
+
 @pytest.mark.parametrize("task", ["fever", "mmlu"])
 def test_written_answers(task, nq, generative, tmp_path):
     """Evidence that comes with a claim is read, found or not; choices stand in the question."""

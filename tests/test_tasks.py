@@ -5,7 +5,6 @@ import csv
 import gzip
 import io
 import json
-import logging
 from itertools import islice
 
 import pytest
@@ -242,6 +241,8 @@ def test_missing_files_and_damaged_files_are_refused(write, tmp_path, read):
 @EACH
 def test_text_that_is_not_utf8_is_refused_with_its_line(write, read):
     header = {passages: b"id\ttext\ttitle\n", read_mmlu: b"q,1,2,3,4,A\n"}.get(read, b"\n")
+    with pytest.raises(DataError, match=r"misc_test\.csv: text in UTF-16"):
+        read(write("\ufeffwho?".encode("utf-16-le")))
     with pytest.raises(DataError, match=r"misc_test\.csv, line 2: expected UTF-8, found the byte 0xe4"):
         read(write(header + b"Gr\xe4fin"))
 
@@ -282,16 +283,97 @@ def test_qed_gives_the_paragraph(write):
     assert read_nq(write(QED)) == [expected]
 
 
-def test_qed_answers_that_do_not_stand_at_their_place_are_dropped_with_one_warning(write, caplog):
-    extra = QED | {"answer_text": ["25 July 1978", "25 July 197"], "answer_spans": [[24, 36], [24, 36]]}
-    lost = [QED | {"answer_text": [""], "answer_spans": [[-1, -1]]}, QED | {"answer_spans": [[-36, -24]]}]
-    none = QED | {"answer_text": [], "answer_spans": []}
-    with caplog.at_level(logging.WARNING):
-        items = read_nq(write("\n".join(map(json.dumps, [QED, extra, *lost, none]))))
-    assert [item.answers for item in items] == [("25 July 1978",), ("25 July 1978",), ()]
+def test_qed_answers_are_kept_whatever_their_place(write, caplog):
+    answers = {"answer_text": ["25 July 1978", "25 july 197"], "answer_spans": [[24, 36], [-24, 36]]}
+    spans = [[], [[]], [7], None, [["a", "b"]]]
+    lines = [QED | answers, *(QED | {"answer_spans": one} for one in spans), QED | {"answer_text": []}]
+    items = read_nq(write("\n".join(map(json.dumps, lines))))
+    assert [(item.answers, item.starts) for item in items] == [
+        (("25 July 1978", "25 july 197"), (24, -1)), *[(("25 July 1978",), (-1,))] * len(spans), ((), ()),
+    ]  # fmt: skip
+    assert not caplog.records
+
+
+def test_qed_questions_with_blank_answers_are_left_out_with_one_warning(write, caplog):
+    blank = [QED | {"answer_text": [""], "answer_spans": [[-1, -1]]}, QED | {"answer_text": [" \u200b"]}]
+    assert len(read_nq(write("\n".join(map(json.dumps, [*blank, QED]))))) == 1
     (record,) = caplog.records
-    assert "misc_test.csv: dropped 3 answers" in record.getMessage()
-    assert "2 questions" in record.getMessage()
+    assert "misc_test.csv: left out 2 questions with nothing but blank answers" in record.getMessage()
+
+
+CTXS = {
+    "id": 7,
+    "question": "who won",
+    "target": "Marie Curie",
+    "answers": ["M. Curie", "Marie Curie"],
+    "ctxs": [
+        {"id": "1", "title": "Nobel Prize", "text": "Marie Curie won.", "score": "82.1", "has_answer": True},
+        {"id": "2", "title": None, "text": "Nobody won.", "score": 80.3},
+    ],
+}
+CTXS_ITEM = Item(
+    "7", "who won", ("Marie Curie", "M. Curie"), ("Marie Curie won.", "Nobody won."),
+    titles=("Nobel Prize", ""), retrieved=True,
+)  # fmt: skip
+ANY_OPEN = pytest.mark.parametrize("read", [read_nq, read_triviaqa, read_webquestions])
+
+
+@ANY_OPEN
+@pytest.mark.parametrize("indent", [None, 1])
+def test_dpr_and_fid_bring_their_passages(write, read, indent):
+    other = CTXS | {"id": None, "ctxs": [], "target": None}
+    expected = [CTXS_ITEM, Item("2", "who won", ("M. Curie", "Marie Curie"))]
+    for content in ([CTXS, other], {"data": [CTXS, other]}):
+        text = json.dumps(content, indent=indent)
+        assert read(write(gzip.compress(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()))) == expected
+    assert read(write("\n".join(map(json.dumps, [CTXS, other])))) == expected
+    only = {key: CTXS[key] for key in ("id", "question", "target", "ctxs")}
+    assert read(write(only))[0].answers == ("Marie Curie",)
+
+
+def test_passages_of_dprs_training_files(write):
+    """Those that have the answer come first."""
+    one = {"title": "T", "text": "a", "passage_id": "1"}
+    content = {"dataset": "nq", "question": "who won", "answers": ["I"], "negative_ctxs": [one | {"text": "c"}]}
+    content |= {"positive_ctxs": [one], "hard_negative_ctxs": [one | {"text": "b"}]}
+    assert read_nq(write([content]))[0].passages == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("one", "message"),
+    [
+        ("text", r"line 1\.ctxs\[0\]: expected .*, found 'text'$"),
+        ({"title": "T"}, r"line 1\.ctxs\[0\]: expected .*, found \{'title': 'T'\}$"),
+    ],
+)
+def test_passages_of_another_form_are_named(write, one, message):
+    with pytest.raises(DataError, match=message):
+        read_nq(write(CTXS | {"ctxs": [one]}))
+    with pytest.raises(DataError, match=r"line 1: the value of 'ctxs' is 'text'; expected a list$"):
+        read_nq(write(CTXS | {"ctxs": "text"}))
+
+
+@ANY_OPEN
+def test_rows_of_the_library_datasets(write, read, tmp_path):
+    squad = {"id": "s", "title": "T", "context": "I won.", "question": "who?", "answers": {"text": ["I"]}}
+    gold = Item("s", "who?", ("I",), ("I won.",), starts=(-1,), titles=("T",))
+    assert read(write(json.dumps(squad))) == [gold]
+    article = {"title": "T", "paragraphs": [{"context": "I won.", "qas": [squad | {"answers": [{"text": "I"}]}]}]}
+    assert read(write({"data": [article]})) == [gold]
+    answer = {"value": "Sunset Boulevard", "aliases": ["Sunset Blvd", "Sunset Boulevard"], "type": "WikipediaEntity"}
+    trivia = {"question": "which?", "question_id": "tc_33", "answer": answer, "entity_pages": {}}
+    assert read(write([trivia])) == [Item("tc_33", "which?", ("Sunset Boulevard", "Sunset Blvd"))]
+    rows = [{"url": "x", "question": "what?", "answers": ["Jazmyn", "Jaxon"]}]
+    assert read(write(rows)) == [Item("1", "what?", ("Jazmyn", "Jaxon"))]
+    path = tmp_path / "rows.json"
+    pytest.importorskip("pyarrow.parquet").write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), path)
+    assert read(path) == [Item("1", "what?", ("Jazmyn", "Jaxon"))]
+
+
+def test_forms_may_stand_side_by_side_but_for_claims(write):
+    assert len(read_nq(write("\n".join(map(json.dumps, [CTXS, QED, {"question": "who?", "answer": ["I"]}]))))) == 3
+    with pytest.raises(DataError, match=r"line 2: found the keys 'claim', 'label', 'evidence', as of FEVER .*expected"):
+        read_nq(write(json.dumps(CTXS) + "\n" + json.dumps(FEVER)))
 
 
 def test_correct_files_give_no_warning(write, caplog):
@@ -303,9 +385,9 @@ def test_correct_files_give_no_warning(write, caplog):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"question": "who?"}', "line 3: the key 'answer' is missing; found 'question'$"),
-        ("{}", "line 3: the key 'question' is missing; found no key$"),
-        ("[]", r"line 3: expected an object with the key 'question', found \[\]$"),
+        ('{"question": "who?"}', "line 3: found the keys 'question'; expected questions alone, as of NQ-open"),
+        ("{}", "line 3: found {}; expected questions alone"),
+        ("7", "line 3: found 7; expected questions alone"),
         ("{'question'", "line 3: not JSON: Expecting property name enclosed in double quotes at column 2$"),
         ("1" * 5000, "line 3: not JSON: Exceeds the limit"),
         ("[" * 100_000, "line 3: not JSON: "),
@@ -318,11 +400,9 @@ def test_correct_files_give_no_warning(write, caplog):
             '{"question": "who?", "answer": [], "id": true}',
             "line 3: the value of 'id' is True; expected a text or a number$",
         ),
-        (json.dumps(QED | {"answer_spans": []}), "line 3: found 1 answers with 0 spans; expected one span for each$"),
-        (json.dumps(QED | {"answer_spans": [[1]]}), r"line 3: found the answer '25 July 1978' at \[1\]; expected"),
         (
             json.dumps(QED | {"answer_text": [7]}),
-            r"line 3: found the answer 7 at \[24, 36\]; expected a text and \[start",
+            r"line 3: the value of 'answer_text' is \[7\]; expected a list of texts$",
         ),
         (json.dumps(QED | {"paragraph_text": ""}), "line 3: the value of 'paragraph_text' is ''; expected a text$"),
     ],
@@ -411,13 +491,13 @@ def test_triviaqa_names_what_is_wrong_and_where(write, change, message):
 
 
 def test_triviaqa_refuses_other_json(write):
-    with pytest.raises(DataError, match="the key 'Data' is missing; found 'data'"):
-        read_triviaqa(write({"data": []}))
+    with pytest.raises(DataError, match=r"line 1: found the keys 'dada'; expected .*TriviaQA"):
+        read_triviaqa(write({"dada": []}))
     with pytest.raises(DataError, match="empty; expected questions"):
         read_triviaqa(write({"Data": []}))
     with pytest.raises(DataError, match=r"misc_test\.csv, line 2: not JSON: .* at column 1"):
         read_triviaqa(write('{"Data":\n]'))
-    with pytest.raises(DataError, match=r"expected an object with the key 'Data', found \[\]"):
+    with pytest.raises(DataError, match="empty; expected questions"):
         read_triviaqa(write([]))
 
 
@@ -469,12 +549,11 @@ def test_webquestions_refuses_other_targets(write, target):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, r"expected a list of questions, found \{\}$"),
-        ([], "empty; expected questions$"),
-        (["what?"], r"\[0\]: expected an object with the key 'qText', found 'what\?'$"),
+        ([], "empty; expected questions"),
+        (["what?"], r"\[0\]: found 'what\?'; expected"),
         ([WEBQUESTIONS[0], {"qText": "what?"}], r"\[1\]: the key 'answers' is missing; found 'qText'$"),
-        ([{"answers": []}], r"\[0\]: the key 'qText' is missing; found 'answers'$"),
-        ([{"targetValue": "(list)"}], r"\[0\]: the key 'utterance' is missing; found 'targetValue'$"),
+        ([{"answers": []}], r"\[0\]: found the keys 'answers'; expected .*WebQuestions"),
+        ([{"utterance": "what?"}], r"\[0\]: the key 'targetValue' is missing; found 'utterance'$"),
         ([{"utterance": "what?", "targetValue": []}], r"\[0\]: the value of 'targetValue' is \[\]; expected a text$"),
         ([{"qText": "what?", "answers": [1]}], r"\[0\]: the value of 'answers' is \[1\]; expected a list of texts$"),
         (
@@ -489,6 +568,12 @@ def test_webquestions_names_what_is_wrong_and_where(write, content, message):
 
 
 # FEVER
+
+
+def test_fever_reads_a_list_and_null_for_evidence(write):
+    claims = [FEVER, FEVER | {"id": 7, "evidence": None}]
+    expected = [FEVER_ITEM, Item("7", FEVER["claim"], ("SUPPORTS",))]
+    assert read_fever(write(json.dumps(claims, indent=2))) == expected
 
 
 def test_fever_reads_the_files_of_fever_ai(write):

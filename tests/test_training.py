@@ -22,7 +22,9 @@ from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 from btr_haystack import BTRForConditionalGeneration, BTRForQuestionAnswering, GenerativeReader, SplitReader, rows
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.generative import MERGE_EVERY, View, views_of
+from btr_haystack.occurrences import trimmed
 from btr_haystack.squad import Paragraph, Question, read_squad
+from btr_haystack.training.asker import asking
 from btr_haystack.training.data import PairDataset, collate
 from btr_haystack.training.files import read_paragraphs
 from btr_haystack.training.optimizer import new_optimizer
@@ -522,6 +524,125 @@ def test_other_files_are_told_of(text, tmp_path):
     path.write_text(text)
     with pytest.raises(DataError, match=r"other\.json"):
         read_paragraphs(path)
+
+
+def test_rows_are_trained_on_as_the_file_that_they_are_of(squad_file, tmp_path):
+    paragraphs = read_squad(squad_file)
+    rows = [
+        {
+            "id": question.id, "title": paragraph.title, "context": paragraph.text, "question": question.text,
+            "answers": {
+                "text": [text for text, _ in question.answers],
+                "answer_start": [start for _, start in question.answers],
+            },
+        }
+        for paragraph in paragraphs for question in paragraph.questions
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_paragraphs(tmp_path / "rows.jsonl") == paragraphs
+
+
+def test_answers_are_taken_from_where_they_stand_with_one_warning(tmp_path, caplog):
+    context = "Oslo? Oslo is the Capital\r\nof Norway."
+    answers = {  # what the file says of each question, and what is learnt
+        "right": ([("Oslo", 6)], [("Oslo", 6)]),
+        "off by one": ([("Oslo", 5)], [("Oslo", 6)]),
+        "unknown": ([("Norway", -1)], [("Norway", 30)]),
+        "other case and space": ([("capital of", 18)], [("Capital\r\nof", 18)]),
+        "space around": ([(" Oslo ", 5)], [("Oslo", 6)]),
+        "another one": ([("Bergen", 0), ("Norway", 29)], [("Norway", 30)]),
+        "nowhere": ([("Bergen", 0)], None),
+        "unanswerable": ([], []),
+    }
+    rows = [
+        {"context": context, "question": name, "id": name, "answers": [{"text": t, "answer_start": s} for t, s in said]}
+        for name, (said, _) in answers.items()
+    ]  # fmt: skip
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    (paragraph,) = read_paragraphs(tmp_path / "rows.json")
+    found = {question.text: list(question.answers) for question in paragraph.questions}
+    assert found == {name: learnt for name, (_, learnt) in answers.items() if learnt is not None}
+    (record,) = caplog.records
+    assert "rows.json: 5 answers stand elsewhere" in record.getMessage()
+    assert "2 answers stand nowhere in their paragraph, and 1 questions were left out" in record.getMessage()
+
+
+def test_questions_with_passages_have_the_first_that_answers(tmp_path, caplog):
+    ctxs = [{"title": "Bergen", "text": "A town."}, {"title": "Oslo", "text": "It is oslo."}]
+    one = {"id": 7, "question": "which town", "answers": ["Oslo"], "ctxs": ctxs}
+    asked = Question("7", "question: which town", (("oslo", 6),))
+    (tmp_path / "dev.json").write_text(json.dumps([one], indent=1))
+    assert read_paragraphs(tmp_path / "dev.json") == [Paragraph("Oslo", "It is oslo.", (asked,))]
+    assert not caplog.records
+    lost = [one | {"answers": ["Rome"]}, one | {"ctxs": []}, {"question": "who", "answer": ["I"]}]
+    (tmp_path / "dev.json").write_text(json.dumps([one, *lost, QED]))
+    assert [paragraph.title for paragraph in read_paragraphs(tmp_path / "dev.json")] == ["Oslo", "dev.json/7"]
+    (record,) = caplog.records
+    assert "dev.json: left out 3 of 5 questions" in record.getMessage()
+    (tmp_path / "dev.json").write_text(json.dumps(lost[:2]))
+    with pytest.raises(DataError, match=r"dev\.json: none of 2 questions comes with a passage in which an answer"):
+        read_paragraphs(tmp_path / "dev.json")
+
+
+EDGES = {
+    "plain": "Marie Curie", "space behind": "Marie Curie ", "space before": " Marie Curie", "line end": "Marie Curie\n",
+    "no-break space": "Marie Curie\u00a0", "zero-width space": "\u200bMarie Curie\u200b", "mark": "\ufeffMarie Curie",
+    "decomposed": "Marie Curie\u0301", "inside a word": "ari", "ends inside": "Marie Cu", "a joiner": "Mari\u200de",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "t5"])
+@pytest.mark.parametrize("answer", EDGES.values(), ids=EDGES)
+@pytest.mark.parametrize("offset", [0, 1, None])
+def test_no_edge_makes_an_answer_none(family, answer, offset, caplog):
+    tokenizer = make_tokenizer(family)
+    text = f"The prize was won by{'' if answer[0].isspace() else ' '}{answer} in 1911."
+    start = -1 if offset is None else text.index(answer) + offset
+    paragraph = Paragraph("t", text, (Question("1", "Who?", ((answer, start),)),))
+    dataset = PairDataset([paragraph], tokenizer, frame_of(tokenizer), length=1, passages=1, negatives=0, writes=True)
+    (pair,) = dataset[0].pairs
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    wanted = trimmed(answer)
+    begin = text.index(wanted)
+    covering = [i for i, (a, b) in enumerate(offsets) if a < begin + len(wanted) and b > begin]
+    assert (pair.start, pair.end) == (covering[0], covering[-1])
+    assert pair.answer == [*tokenizer(wanted, add_special_tokens=False)["input_ids"], *dataset.frame.closing]
+    assert not caplog.records
+
+
+def test_questions_that_cannot_be_learnt_are_left_out_with_one_warning(caplog):
+    tokenizer = make_tokenizer("bert")
+    town = "Oslo is a town."
+    asked = [("Oslo", town), ("Rome", town), (" \u200b", town), ("\u0300", "a \u0300 b")]
+    paragraphs = [
+        Paragraph(str(n), text, (Question(str(n), "Who?", ((answer, 0),)),)) for n, (answer, text) in enumerate(asked)
+    ]
+    paragraphs.append(Paragraph("none", "Nothing is told.", (Question("none", "Who?", ()),)))
+    frame = frame_of(tokenizer)
+    dataset = PairDataset(paragraphs, tokenizer, frame, length=2, passages=1, negatives=0)
+    assert [paragraph.title for paragraph in dataset.paragraphs] == ["0", "none"]
+    assert sorted(pair.start for group in dataset for pair in group.pairs) == [-1, 0]
+    (record,) = caplog.records
+    assert "left out 3 of 5 questions: the answers of 2 stand nowhere" in record.getMessage()
+    assert "those of 1 have no token" in record.getMessage()
+    with pytest.raises(DataError, match="left out 1 of 1 questions"):
+        PairDataset(paragraphs[1:2], tokenizer, frame, length=2, passages=1)
+
+
+def test_an_answer_outside_of_the_window_is_not_in_it():
+    tokenizer = make_tokenizer("bert")
+    text = " ".join(f"word{n}" for n in range(40))
+    paragraph = Paragraph("t", text, (Question("1", "Which?", (("word39 ", -1),)),))
+    dataset = PairDataset([paragraph], tokenizer, frame_of(tokenizer), length=40, passages=1, negatives=0, window=60)
+    places = {(pair.start >= 0, bool(dataset.labels[0][0].said)) for group in dataset for pair in group.pairs}
+    assert places == {(True, True), (False, True)}
+
+
+def test_an_asker_tells_of_questions_that_it_cannot_learn_from(squad_file, caplog):
+    turned = asking(read_squad(squad_file))
+    assert all(question.answers for paragraph in turned for question in paragraph.questions)
+    (record,) = caplog.records
+    assert "left out 3 questions without an answer" in record.getMessage()
 
 
 def test_labels_are_written_and_found_in_no_passage():

@@ -8,20 +8,26 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from btr_haystack.errors import DataError
-from btr_haystack.files import fields_of, lines_of, parsed, read_text, texts_of, value_of
+from btr_haystack.files import fields_of, is_table, lines_of, read_text, texts_of, value_of
+from btr_haystack.forms import Entry, Form, read_entries
+from btr_haystack.occurrences import trimmed
+from btr_haystack.squad import SQUAD_FORMS, paragraphs_of
 
 logger = logging.getLogger(__name__)
 
 LABELS = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")
 LABEL_WORDS = ("true", "false", "maybe")  # for each label the word that is written
 CHOICES = "ABCD"
+OPEN_FORMS = (Form.OPEN, Form.PASSAGES, Form.QED, *SQUAD_FORMS, Form.TRIVIAQA, Form.WEBQUESTIONS)
 
+_IDS = ("id", "question_id", "example_id", "QuestionId", "qId")
+_CTXS = ("ctxs", "positive_ctxs", "hard_negative_ctxs", "negative_ctxs")
 _BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
 _BRACKET = re.compile("-[LR][RSC]B-")
 _DESCRIPTION = re.compile(r'\(description\s+(?:"((?:[^"\\]|\\.)*)"|([^\s()"][^()"]*))\)')
@@ -34,10 +40,11 @@ _MMLU_NAME = re.compile(r"(.+?)(?:_(?:test|dev|val))?\.csv(?:\.gz)?")
 @dataclass(frozen=True, slots=True)
 class Item:
     """
-    What is asked: a question or a claim, its accepted answers, the gold texts that come with it, and its choices.
+    What is asked: a question or a claim, its accepted answers, the texts that come with it, and its choices.
 
     The first answer is the one to learn where the file names one; an item of multiple choice has the letter for answer.
-    Where the answers stand in the first passage, `starts` has the first character of each.
+    Where the answers stand in the first passage, `starts` has the first character of each, as the file says, or -1.
+    The passages are gold texts, or what a retriever found, best first (`retrieved`); they may have titles.
     """
 
     id: str
@@ -46,45 +53,34 @@ class Item:
     passages: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     starts: tuple[int, ...] = ()
+    titles: tuple[str, ...] = ()
+    retrieved: bool = False
 
 
 def read_nq(path: str | Path) -> list[Item]:
     """
-    Read Natural Questions: NQ-open, QED (with the gold paragraph), or a file that `read_dpr` reads.
+    Read Natural Questions, or the questions of any other open task: what stands in the file tells its form.
 
-    NQ-open has a line `{"question": "...", "answer": ["...", ...]}` for each question. Of QED, answers that do not
-    stand at their place in the paragraph are dropped, and so are questions left without any, with one warning.
+    - NQ-open: `{"question": "...", "answer": ["...", ...]}`, or "answers"; rows of TriviaQA, as the library `datasets`
+      has them, whose answer is `{"value": "...", "aliases": [...]}`
+    - DPR and FiD: the same with "ctxs", a list of `{"title": "...", "text": "..."}`, which are the question's
+      passages, best first; FiD's "target" is the first answer. Of DPR's training files, these are "positive_ctxs",
+      then "hard_negative_ctxs" and "negative_ctxs"
+    - QED and SQuAD (`read_squad`), whose questions have their gold paragraph
+    - the originals of TriviaQA and WebQuestions, and files that `read_dpr` reads
 
-    :param path: The file, plain or compressed with gzip.
-    :returns: The questions in the order of the file; the id is the file's own, or else the number of the line.
+    All but the last come as JSON lines, a JSON list, a list under "data" or "Data", or Parquet. Every question with
+    an answer's text is kept. Of QED and SQuAD, questions that have blank answers alone are left out, with one warning.
+
+    :param path: The file, plain or compressed with gzip. Its content, not its name, tells what it is.
+    :returns: The questions in the order of the file; the id is the file's own, or else the number of the line or entry.
     :raises DataError: If the file cannot be read, holds no question or has another form.
+    :raises ImportError: For a Parquet file, without the package `pyarrow`.
     """
     path = Path(path)
-    text = read_text(path)
-    if not _is_json(text):
-        return _dpr_items(path, text)
-    items, answers_dropped, questions_dropped = [], 0, 0
-    for place, number, entry in _json_lines(path, text):
-        if isinstance(entry, dict) and "question_text" in entry:
-            item, dropped = _qed_item(entry, number, place)
-            answers_dropped += dropped
-            if dropped and not item.answers:
-                questions_dropped += 1
-                continue
-        else:
-            key = "answers" if isinstance(entry, dict) and "answers" in entry else "answer"
-            question = value_of(entry, "question", str, place)
-            answers = texts_of(value_of(entry, key, list, place), key, place)
-            item = Item(_id_of(entry, "id", number, place), question, answers)
-        items.append(item)
-    if answers_dropped:
-        logger.warning(
-            "%s: dropped %d answers that do not stand at their place, and %d questions left without any answer",
-            path,
-            answers_dropped,
-            questions_dropped,
-        )
-    return _some(path, items)
+    if is_table(path):
+        return _dpr_items(path, read_text(path))
+    return items_of(read_entries(path, OPEN_FORMS), path)
 
 
 def read_dpr(path: str | Path) -> list[Item]:
@@ -101,32 +97,20 @@ def read_dpr(path: str | Path) -> list[Item]:
 
 def read_triviaqa(path: str | Path) -> list[Item]:
     """
-    Read TriviaQA: its original JSON, or a file that `read_dpr` reads.
+    Read TriviaQA: its original JSON, or any other form that `read_nq` reads, such as FiD's.
 
     :param path: The file, plain or compressed with gzip.
     :returns: The questions in the order of the file. The first answer of the original JSON is its `Value`, those that
         follow are the `Aliases`.
     :raises DataError: If the file cannot be read, holds no question or has another form.
+    :raises ImportError: For a Parquet file, without the package `pyarrow`.
     """
-    path = Path(path)
-    text = read_text(path)
-    if not _is_json(text):
-        return _dpr_items(path, text)
-    items = []
-    for i, entry in enumerate(value_of(parsed(text, path), "Data", list, str(path))):
-        place = f"{path}: Data[{i}]"
-        question = value_of(entry, "Question", str, place)
-        answer = value_of(entry, "Answer", dict, place)
-        first = value_of(answer, "Value", str, f"{place}.Answer")
-        aliases = texts_of(value_of(answer, "Aliases", list, f"{place}.Answer"), "Aliases", f"{place}.Answer")
-        id_ = value_of(entry, "QuestionId", str, place)
-        items.append(Item(id_, question, tuple(dict.fromkeys((first, *aliases)))))
-    return _some(path, items)
+    return read_nq(path)
 
 
 def read_webquestions(path: str | Path) -> list[Item]:
     r"""
-    Read WebQuestions: the original of Stanford, the edition with ids of brmson, or a file that `read_dpr` reads.
+    Read WebQuestions: the original of Stanford, the edition with ids of brmson, or any form that `read_nq` reads.
 
     The original is a list of `{"utterance": "...", "targetValue": "(list (description \"A b\") (description C))"}`, the
     edition one of `{"qId": "...", "qText": "...", "answers": ["A b", "C"]}`; "questionText" will do for "qText".
@@ -134,32 +118,43 @@ def read_webquestions(path: str | Path) -> list[Item]:
     :param path: The file, plain or compressed with gzip.
     :returns: The questions in the order of the file; without an own id, a question has its number, from 1.
     :raises DataError: If the file cannot be read, holds no question or has another form.
+    :raises ImportError: For a Parquet file, without the package `pyarrow`.
     """
-    path = Path(path)
-    text = read_text(path)
-    if not _is_json(text):
-        return _dpr_items(path, text)
-    entries = parsed(text, path)
-    if not isinstance(entries, list):
-        msg = f"{path}: expected a list of questions, found {entries!r:.50}"
-        raise DataError(msg)
-    items = []
-    for i, entry in enumerate(entries):
-        place = f"{path}: [{i}]"
-        if isinstance(entry, dict) and "targetValue" in entry:
-            question = value_of(entry, "utterance", str, place)
-            answers = _descriptions(value_of(entry, "targetValue", str, place), place)
+    return read_nq(path)
+
+
+def items_of(entries: Iterator[Entry], path: Path) -> list[Item]:
+    """
+    Make items of what `read_entries` found.
+
+    :param entries: Of `OPEN_FORMS`.
+    :param path: The file, for the warning.
+    :returns: What `read_nq` gives.
+    :raises DataError: If a value is missing or of another type.
+    """
+    items: list[Item] = []
+    blank = 0
+    for entry in entries:
+        if entry.form in SQUAD_FORMS:
+            return items + _squad_items(chain([entry], entries), path)
+        if entry.form not in _READ:
+            msg = f"{entry.place}: found {entry.form} among other questions; expected one form in a file"
+            raise DataError(msg)
+        item = _READ[entry.form](entry)
+        if entry.form is Form.QED and not item.answers and entry.value["answer_text"]:
+            blank += 1
         else:
-            key = "questionText" if isinstance(entry, dict) and "questionText" in entry else "qText"
-            question = value_of(entry, key, str, place)
-            answers = texts_of(value_of(entry, "answers", list, place), "answers", place)
-        items.append(Item(_id_of(entry, "qId", i + 1, place), question, answers))
-    return _some(path, items)
+            items.append(item)
+    if blank:
+        logger.warning("%s: left out %d questions with nothing but blank answers", path, blank)
+    return items
 
 
 def read_fever(path: str | Path) -> list[Item]:
     """
-    Read FEVER: a line `{"claim": "...", "label": "SUPPORTS", "evidence": ["...", ...]}` for each claim.
+    Read FEVER: `{"claim": "...", "label": "SUPPORTS", "evidence": ["...", ...]}` for each claim.
+
+    They come as JSON lines, a JSON list, a list under "data", or Parquet.
 
     The sentences of a claim's evidence become one passage, with "-LRB-" and the like turned back into brackets. The
     files of fever.ai name pages and lines in place of sentences: their claims have no passage.
@@ -169,20 +164,31 @@ def read_fever(path: str | Path) -> list[Item]:
         the number of the line.
     :raises DataError: If the file cannot be read, holds no claim or has another form.
     """
-    path = Path(path)
+    return fever_items(read_entries(Path(path), (Form.FEVER,)))
+
+
+def fever_items(entries: Iterable[Entry]) -> list[Item]:
+    """
+    Make items of what `read_entries` found.
+
+    :param entries: Of FEVER.
+    :returns: What `read_fever` gives.
+    :raises DataError: If a value is missing or of another type.
+    """
     items = []
-    for place, number, entry in _json_lines(path, read_text(path)):
-        claim = value_of(entry, "claim", str, place)
-        label = value_of(entry, "label", str, place)
+    for entry in entries:
+        place, value = entry.place, entry.value
+        claim = value_of(value, "claim", str, place)
+        label = value_of(value, "label", str, place)
         if label.upper() not in LABELS:
             msg = f"{place}: the label is {label!r:.50}; expected one of {', '.join(LABELS)}"
             raise DataError(msg)
-        evidence = value_of(entry, "evidence", list, place) if "evidence" in entry else []
+        evidence = value_of(value, "evidence", list, place) if value.get("evidence") is not None else []
         sentences = texts_of([one for one in evidence if not isinstance(one, list)], "evidence", place)
         passage = " ".join(map(_with_brackets, sentences))
         passages = (passage,) if passage.strip() else ()
-        items.append(Item(_id_of(entry, "id", number, place), claim, (label.upper(),), passages))
-    return _some(path, items)
+        items.append(Item(_id_of(entry), claim, (label.upper(),), passages))
+    return items
 
 
 def read_mmlu(path: str | Path) -> list[Item]:
@@ -218,10 +224,6 @@ def read_mmlu(path: str | Path) -> list[Item]:
     return [item for subject, file in subjects.items() for item in _mmlu_items(file, subject)]
 
 
-def _is_json(text: str) -> bool:
-    return text.lstrip().startswith(("{", "["))
-
-
 def _some(path: Path, items: list[Item]) -> list[Item]:
     if not items:
         msg = f"{path}: empty; expected questions"
@@ -229,42 +231,106 @@ def _some(path: Path, items: list[Item]) -> list[Item]:
     return items
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[str, int, Any]]:
-    for number, line in lines_of(text):
-        yield f"{path}, line {number}", number, parsed(line, path, number)
-
-
-def _id_of(entry: dict[str, Any], key: str, number: int, place: str) -> str:
-    id_ = entry.get(key, number)
+def _id_of(entry: Entry) -> str:
+    key = next((key for key in _IDS if entry.value.get(key) is not None), None)
+    id_ = entry.number if key is None else entry.value[key]
     if not isinstance(id_, (str, int)) or isinstance(id_, bool):
-        msg = f"{place}: the value of {key!r} is {id_!r:.50}; expected a text or a number"
+        msg = f"{entry.place}: the value of {key!r} is {id_!r:.50}; expected a text or a number"
         raise DataError(msg)
     return str(id_)
 
 
-def _qed_item(entry: dict[str, Any], number: int, place: str) -> tuple[Item, int]:
-    """
-    The question of a line of QED, and how many of its answers were dropped.
-    """
-    question = value_of(entry, "question_text", str, place)
-    paragraph = value_of(entry, "paragraph_text", str, place)
-    texts, spans = (value_of(entry, key, list, place) for key in ("answer_text", "answer_spans"))
-    if len(texts) != len(spans):
-        msg = f"{place}: found {len(texts)} answers with {len(spans)} spans; expected one span for each"
-        raise DataError(msg)
+def _open_item(entry: Entry) -> Item:
+    question = value_of(entry.value, "question", str, entry.place)
+    return Item(_id_of(entry), question, _answers(entry))
+
+
+def _answers(entry: Entry) -> tuple[str, ...]:
+    value, place = entry.value, entry.place
+    if isinstance(value.get("answer"), dict):  # TriviaQA as the library datasets has it
+        answer = value["answer"]
+        aliases = texts_of(value_of(answer, "aliases", list, f"{place}.answer"), "aliases", f"{place}.answer")
+        return tuple(dict.fromkeys((value_of(answer, "value", str, f"{place}.answer"), *aliases)))
+    first = () if value.get("target") is None else texts_of([value["target"]], "target", place)
+    key = "answers" if "answers" in value else "answer"
+    if first and key not in value:
+        return first
+    return tuple(dict.fromkeys((*first, *texts_of(value_of(value, key, list, place), key, place))))
+
+
+def _passages_item(entry: Entry) -> Item:
+    question = value_of(entry.value, "question", str, entry.place)
+    found: list[tuple[str, str]] = []
+    for key in _CTXS:
+        every = [] if entry.value.get(key) is None else value_of(entry.value, key, list, entry.place)
+        for i, one in enumerate(every):
+            text = one.get("text") if isinstance(one, dict) else None
+            if not isinstance(text, str):
+                msg = f'{entry.place}.{key}[{i}]: expected {{"title": "...", "text": "..."}}, found {one!r:.80}'
+                raise DataError(msg)
+            found.append((text, str(one.get("title") or "")))
+    texts, titles = zip(*found, strict=True) if found else ((), ())
+    return Item(_id_of(entry), question, _answers(entry), texts, titles=titles, retrieved=bool(texts))
+
+
+def _qed_item(entry: Entry) -> Item:
+    value, place = entry.value, entry.place
+    question = value_of(value, "question_text", str, place)
+    paragraph = value_of(value, "paragraph_text", str, place)
+    texts = value_of(value, "answer_text", list, place)
+    spans = value.get("answer_spans")
+    spans = spans if isinstance(spans, list) and len(spans) == len(texts) else [None] * len(texts)
     answers, starts = [], []
     for text, span in zip(texts, spans, strict=True):
-        match text, span:
-            case str(), [int(start), int(end)]:
-                if text.strip() and start >= 0 and paragraph[start:end] == text:
-                    answers.append(text)
+        if texts_of([text], "answer_text", place) and trimmed(text):
+            answers.append(text)
+            match span:
+                case [int(start), *_] if start >= 0:
                     starts.append(start)
-            case _:
-                msg = f"{place}: found the answer {text!r:.50} at {span!r:.50}; expected a text and [start, end]"
-                raise DataError(msg)
-    id_ = _id_of(entry, "example_id", number, place)
-    item = Item(id_, question, tuple(answers), (paragraph,), starts=tuple(starts))
-    return item, len(texts) - len(answers)
+                case _:
+                    starts.append(-1)
+    return Item(_id_of(entry), question, tuple(answers), (paragraph,), starts=tuple(starts))
+
+
+def _squad_items(entries: Iterable[Entry], path: Path) -> list[Item]:
+    return [
+        Item(
+            question.id, question.text, tuple(text for text, _ in question.answers), (paragraph.text,),
+            starts=tuple(start for _, start in question.answers), titles=(paragraph.title,),
+        )
+        for paragraph in paragraphs_of(entries, path)
+        for question in paragraph.questions
+    ]  # fmt: skip
+
+
+def _triviaqa_item(entry: Entry) -> Item:
+    place = entry.place
+    question = value_of(entry.value, "Question", str, place)
+    answer = value_of(entry.value, "Answer", dict, place)
+    first = value_of(answer, "Value", str, f"{place}.Answer")
+    aliases = texts_of(value_of(answer, "Aliases", list, f"{place}.Answer"), "Aliases", f"{place}.Answer")
+    id_ = value_of(entry.value, "QuestionId", str, place)
+    return Item(id_, question, tuple(dict.fromkeys((first, *aliases))))
+
+
+def _webquestions_item(entry: Entry) -> Item:
+    value, place = entry.value, entry.place
+    if "targetValue" in value or "utterance" in value:
+        question = value_of(value, "utterance", str, place)
+        answers = _descriptions(value_of(value, "targetValue", str, place), place)
+    else:
+        question = value_of(value, "questionText" if "questionText" in value else "qText", str, place)
+        answers = texts_of(value_of(value, "answers", list, place), "answers", place)
+    return Item(_id_of(entry), question, answers)
+
+
+_READ = {
+    Form.OPEN: _open_item,
+    Form.PASSAGES: _passages_item,
+    Form.QED: _qed_item,
+    Form.TRIVIAQA: _triviaqa_item,
+    Form.WEBQUESTIONS: _webquestions_item,
+}
 
 
 def _dpr_items(path: Path, text: str) -> list[Item]:

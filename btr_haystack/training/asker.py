@@ -10,6 +10,7 @@ A split reader that meets the same questions again and again learns them by hear
 """
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ LONGEST_QUESTION = 28  # tokens; a batch takes as long as its longest, and few o
 LONGEST_ANSWER = 30
 LIKELIEST = 8  # tokens that each place is sampled from: with more, questions are seldom to the point
 
+logger = logging.getLogger(__name__)
+
 
 def asking(paragraphs: Iterable[Paragraph]) -> list[Paragraph]:
     """
@@ -41,8 +44,12 @@ def asking(paragraphs: Iterable[Paragraph]) -> list[Paragraph]:
     >>> asking([paragraph])[0].questions[0].label
     'What is Oslo?'
 
-    :param paragraphs: with questions; those without an answer are left out.
+    :param paragraphs: with questions; those without an answer are left out, with one warning.
     """
+    paragraphs = list(paragraphs)
+    unanswered = sum(not question.answers for paragraph in paragraphs for question in paragraph.questions)
+    if unanswered:
+        logger.warning("left out %d questions without an answer: an asker learns from the others", unanswered)
     return [
         dataclasses.replace(
             paragraph,

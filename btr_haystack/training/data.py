@@ -4,23 +4,29 @@
 
 """Question-passage pairs for training: the passages of a group are rivals in retrieval, wrong ones near misses."""
 
+import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from btr_haystack.errors import DataError
 from btr_haystack.model import BTRForQuestionAnswering
+from btr_haystack.occurrences import nearest, trimmed
 from btr_haystack.padding import padded
-from btr_haystack.squad import Paragraph
+from btr_haystack.squad import Paragraph, Question
 from btr_haystack.training.retrieval import rivals
 from btr_haystack.windows import Frame, clean, passage_room, question_part, window_starts
 
 NOTHING = -100  # what transformers' losses leave out
+NO_ANSWER = (-1, -1)
 LIKE = 1.3  # lengths are alike where neither is so many times the other
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +64,21 @@ class _Tokens:
     offsets: list[tuple[int, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """What is to be found, first and last token, `NO_ANSWER` where the question has none, and to be written."""
+
+    tokens: tuple[int, int]
+    said: str
+
+
 class PairDataset(Dataset[Group]):
     """
     Groups of passages with questions, new ones in every epoch; item i is a function of the seed and i alone.
+
+    The first answer that can be found is learnt: the tokens that cover it where `nearest` finds it, without white space
+    and invisible characters at its ends. Questions whose answers stand nowhere in their paragraph, or have no token,
+    are left out, with one warning: only questions without answers train the reader to find none.
 
     :param paragraphs: of `read_paragraphs`; a question without answers is one that its paragraph does not answer.
     :param tokenizer: a fast tokenizer.
@@ -73,6 +91,7 @@ class PairDataset(Dataset[Group]):
     :param max_query_length: most tokens of a question part.
     :param writes: give answers to be written, too.
     :param seed: of all choices.
+    :raises DataError: if every question is left out.
     """
 
     def __init__(
@@ -90,7 +109,7 @@ class PairDataset(Dataset[Group]):
         writes: bool = False,
         seed: int = 0,
     ) -> None:
-        self.paragraphs = [paragraph for paragraph in paragraphs if paragraph.questions]
+        asked = [paragraph for paragraph in paragraphs if paragraph.questions]
         self.frame = frame
         self.length = length
         self.passages = passages
@@ -100,10 +119,11 @@ class PairDataset(Dataset[Group]):
         self.writes = writes
         self.seed = seed
         encoded = tokenizer(
-            [clean(paragraph.text) for paragraph in self.paragraphs],
+            [clean(paragraph.text) for paragraph in asked],
             add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False,
         )  # fmt: skip
-        self.tokens = [_Tokens(i, o) for i, o in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
+        tokens = [_Tokens(i, o) for i, o in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
+        self.paragraphs, self.tokens, self.labels = _labelled(asked, tokens)
         texts = [question.text for paragraph in self.paragraphs for question in paragraph.questions]
         ids = iter(tokenizer([clean(t) for t in texts], add_special_tokens=False, verbose=False)["input_ids"])
         self.question_parts = [
@@ -161,15 +181,17 @@ class PairDataset(Dataset[Group]):
             questions = self.paragraphs[i].questions
             for chosen in rng.sample(range(len(questions)), min(self.questions, len(questions))):
                 part, answers = self.question_parts[i][chosen], questions[chosen].answers
-                start, end = self._answer(i, starts[place], answers)
-                said = questions[chosen].label or (answers[0][0] if answers else "")
+                label = self.labels[i][chosen]
+                start, end = self._inside(label.tokens, starts[place])
+                said = label.said
                 if answers and start < 0:  # the window does not tell
                     said = ""
                 written = self._written(said) if self.writes and said else []
                 pairs.append(Pair(part, place, start, end, group, written))
+                right = [trimmed(answer).lower() for answer, _ in answers]
                 others = [
                     other for other, j in enumerate(members)
-                    if other != place and not any(a.lower() in self.paragraphs[j].text.lower() for a, _ in answers)
+                    if other != place and not any(answer in self.paragraphs[j].text.lower() for answer in right)
                 ]  # fmt: skip
                 wrong = int(self.negatives + rng.random()) if answers or questions[chosen].label else 0  # it is one
                 for other in rng.sample(others, min(wrong, len(others))):
@@ -180,15 +202,58 @@ class PairDataset(Dataset[Group]):
     def _written(self, text: str) -> list[int]:
         return [*self.tokenizer(clean(text), add_special_tokens=False)["input_ids"], *self.frame.closing]
 
-    def _answer(self, paragraph: int, first: int, answers: tuple[tuple[str, int], ...]) -> tuple[int, int]:
-        """First and last token of the answer in the window from token `first`; -1, -1 where it is not inside."""
-        if not answers:
-            return -1, -1
-        text, begin = answers[0]
-        offsets = self.tokens[paragraph].offsets[first : first + self.window]
-        inside = [i for i, (a, b) in enumerate(offsets) if a < begin + len(text) and b > begin]
-        whole = bool(inside) and offsets[inside[0]][0] <= begin and offsets[inside[-1]][1] >= begin + len(text)
-        return (inside[0], inside[-1]) if whole else (-1, -1)
+    def _inside(self, tokens: tuple[int, int], first: int) -> tuple[int, int]:
+        """First and last token of an answer in the window from token `first`; `NO_ANSWER` where it is not inside."""
+        start, end = tokens
+        return (start - first, end - first) if first <= start and end < first + self.window else NO_ANSWER
+
+
+def _labelled(
+    paragraphs: Sequence[Paragraph], tokens: Sequence[_Tokens]
+) -> tuple[list[Paragraph], list[_Tokens], list[list[_Label]]]:
+    """
+    Find out what is to be learnt of each question, and leave out those of which nothing can be.
+
+    :returns: the paragraphs that have a question left, with their tokens and a label for each question.
+    """
+    kept: list[tuple[Paragraph, _Tokens, list[_Label]]] = []
+    nowhere = without = 0
+    for paragraph, found in zip(paragraphs, tokens, strict=True):
+        pairs = []
+        for question in paragraph.questions:
+            places = [place for answer in question.answers if (place := nearest(paragraph.text, *answer)) is not None]
+            label = _label(question, paragraph.text, found.offsets, places)
+            if label is not None:
+                pairs.append((question, label))
+            elif places:
+                without += 1
+            else:
+                nowhere += 1
+        if pairs:
+            questions, labels = zip(*pairs, strict=True)
+            kept.append((replace(paragraph, questions=questions), found, list(labels)))
+    if nowhere or without:
+        total = sum(len(paragraph.questions) for paragraph in paragraphs)
+        told = (
+            f"left out {nowhere + without} of {total} questions: the answers of {nowhere} stand nowhere in their "
+            f"paragraph, those of {without} have no token of the model's"
+        )
+        if not kept:
+            raise DataError(told)
+        logger.warning(told)
+    return [one for one, _, _ in kept], [one for _, one, _ in kept], [one for _, _, one in kept]
+
+
+def _label(
+    question: Question, text: str, offsets: Sequence[tuple[int, int]], places: Sequence[tuple[int, int]]
+) -> _Label | None:
+    if not question.answers:
+        return _Label(NO_ANSWER, question.label)
+    for begin, end in places:
+        covering = [i for i, (a, b) in enumerate(offsets) if a < end and b > begin]
+        if covering:
+            return _Label((covering[0], covering[-1]), question.label or text[begin:end])
+    return None
 
 
 def check_window(model: BTRForQuestionAnswering, frame: Frame, window: int) -> None:

@@ -4,42 +4,97 @@
 
 """The files that a stage can be trained on, as paragraphs with questions."""
 
-import json
+import dataclasses
 import logging
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from btr_haystack.errors import DataError
-from btr_haystack.files import lines_of, read_text
-from btr_haystack.squad import Paragraph, Question, read_squad
-from btr_haystack.tasks import TASKS, Item, read_fever, read_nq
-from btr_haystack.tasks.questions import LABEL_WORDS, LABELS
+from btr_haystack.forms import Form, read_entries
+from btr_haystack.occurrences import nearest
+from btr_haystack.squad import SQUAD_FORMS, Paragraph, Question, paragraphs_of
+from btr_haystack.tasks import TASKS, Item
+from btr_haystack.tasks.questions import LABEL_WORDS, LABELS, fever_items, items_of
 
 SPOKEN = dict(zip(LABELS, LABEL_WORDS, strict=True))
-KEYS = {"question_text": "nq", "claim": "fever", "question": "questions"}  # of a line of each kind of file
+WITH_PARAGRAPHS = (*SQUAD_FORMS, Form.QED, Form.PASSAGES, Form.FEVER)
 
 logger = logging.getLogger(__name__)
 
 
 def read_paragraphs(path: str | Path) -> list[Paragraph]:
     """
-    Read SQuAD (v1.1 or v2.0), Natural Questions with their paragraphs (QED), or FEVER with its evidence.
+    Read SQuAD (`read_squad`), QED, questions with the passages that were found (DPR, FiD), or FEVER with its evidence.
 
-    Which of them a file is, its first line tells. Questions of Natural Questions and claims of FEVER become the prompts
-    that the tasks have for them, so that a model that writes knows what is wanted; each is an article of its own. The
-    sentences of a claim's evidence are one paragraph. What comes without a paragraph is left out, with one warning.
+    What stands in the file tells which it is. Questions of all but SQuAD and claims of FEVER become the prompts that
+    the tasks have for them, so that a model that writes knows what is wanted; each is an article of its own. The
+    sentences of a claim's evidence are one paragraph. Of several passages, the paragraph is the first that has an
+    answer. What comes without a paragraph is left out, with one warning.
+
+    Answers get the place where `nearest` finds them, with one warning that tells how many stood elsewhere than the file
+    says, or were written differently. A question none of whose answers stands in its paragraph is left out, which the
+    warning tells, too: it would pass for an unanswerable one.
 
     :param path: the file, plain or compressed with gzip.
     :returns: the paragraphs in the order of the file.
     :raises DataError: if the file cannot be read, has another form, or comes without any paragraph.
+    :raises ImportError: for a Parquet file, without the package `pyarrow`.
     """
     path = Path(path)
-    task = task_of(path)
-    if task == "squad":
-        return read_squad(path)
-    if task == "questions":
-        msg = f"{path}: questions without paragraphs, such as those of NQ-open, cannot be trained on; expected QED"
+    entries = read_entries(path, tuple(Form))
+    first = next(entries)
+    entries = chain([first], entries)
+    if first.form in SQUAD_FORMS:
+        return placed(paragraphs_of(entries, path), path)
+    if first.form not in WITH_PARAGRAPHS:
+        msg = (
+            f"{path}: questions without paragraphs ({first.form}) cannot be trained on; "
+            f"expected {'; '.join(WITH_PARAGRAPHS)}"
+        )
         raise DataError(msg)
-    items = read_nq(path) if task == "nq" else read_fever(path)
+    if first.form is Form.FEVER:
+        return _claims(fever_items(entries), path)
+    return placed(_questions(items_of(entries, path), path), path)
+
+
+def placed(paragraphs: Iterable[Paragraph], path: Path) -> list[Paragraph]:
+    """
+    Put answers where they stand in their paragraphs, as the paragraphs write them.
+
+    :param paragraphs: of a file.
+    :param path: the file, for the warning.
+    :returns: the paragraphs, without questions none of whose answers is found (`nearest`).
+    """
+    found: list[Paragraph] = []
+    mended = lost = left_out = 0
+    for paragraph in paragraphs:
+        questions = []
+        for question in paragraph.questions:
+            answers = []
+            for answer in question.answers:
+                place = nearest(paragraph.text, *answer)
+                if place is None:
+                    lost += 1
+                else:
+                    answers.append((paragraph.text[slice(*place)], place[0]))
+                    mended += answers[-1] != answer
+            if answers or not question.answers:
+                questions.append(dataclasses.replace(question, answers=tuple(answers)))
+            else:
+                left_out += 1
+        found.append(dataclasses.replace(paragraph, questions=tuple(questions)))
+    if mended or lost:
+        logger.warning(
+            "%s: %d answers stand elsewhere than their offset says, or written differently, and were taken from there; "
+            "%d answers stand nowhere in their paragraph, and %d questions were left out for that",
+            path, mended, lost, left_out,
+        )  # fmt: skip
+    return found
+
+
+def _claims(items: list[Item], path: Path) -> list[Paragraph]:
+    """Claims with their evidence, their labels to be written."""
     whole = [item for item in items if item.passages]
     if not whole:
         msg = (
@@ -49,24 +104,41 @@ def read_paragraphs(path: str | Path) -> list[Paragraph]:
         raise DataError(msg)
     if len(whole) < len(items):
         logger.warning("%s: left out %d claims without the text of their evidence", path, len(items) - len(whole))
-    return [_paragraph(path, item, task) for item in whole]
+    return [
+        Paragraph(
+            f"{path.name}/{item.id}", " ".join(item.passages),
+            (Question(item.id, _prompt("fever", item), (), SPOKEN[item.answers[0]]),),
+        )
+        for item in whole
+    ]  # fmt: skip
 
 
-def task_of(path: str | Path) -> str:
-    """What the first line that is not empty is of; "squad" where it is of nothing else."""
-    first = next((line for _, line in lines_of(read_text(Path(path))) if line.strip()), "")
-    try:
-        entry = json.loads(first)
-    except ValueError:
-        return "squad"  # over several lines, or broken, which its own reader tells
-    keys = entry.keys() if isinstance(entry, dict) else ()
-    return next((task for key, task in KEYS.items() if key in keys), "squad")
+def _questions(items: list[Item], path: Path) -> list[Paragraph]:
+    """Questions with their gold passage, or the first passage in which an answer stands."""
+    found = [paragraph for item in items if (paragraph := _paragraph(item, path)) is not None]
+    if len(found) < len(items):
+        logger.warning(
+            "%s: left out %d of %d questions, which come with no passage in which an answer of theirs stands",
+            path, len(items) - len(found), len(items),
+        )  # fmt: skip
+    if not found:
+        msg = f"{path}: none of {len(items)} questions comes with a passage in which an answer stands"
+        raise DataError(msg)
+    return found
 
 
-def _paragraph(path: Path, item: Item, task: str) -> Paragraph:
-    """An item with its passages: answers that stand there, or else a label to be written."""
-    asked = TASKS[task].prompt.replace("{query}", item.question)
-    answers = tuple(zip(item.answers, item.starts, strict=True)) if task == "nq" else ()
-    label = SPOKEN[item.answers[0]] if task == "fever" else ""
-    question = Question(item.id, asked, answers, label)
-    return Paragraph(f"{path.name}/{item.id}", " ".join(item.passages), (question,))
+def _paragraph(item: Item, path: Path) -> Paragraph | None:
+    title, asked = f"{path.name}/{item.id}", _prompt("nq", item)
+    if not item.retrieved:
+        gold = tuple(zip(item.answers, item.starts, strict=False))
+        return Paragraph(title, item.passages[0], (Question(item.id, asked, gold),)) if item.passages else None
+    for its_title, text in zip(item.titles, item.passages, strict=True):
+        places = [place for answer in item.answers if (place := nearest(text, answer, -1)) is not None]
+        if places:
+            answers = tuple((text[begin:end], begin) for begin, end in places)
+            return Paragraph(its_title or title, text, (Question(item.id, asked, answers),))
+    return None
+
+
+def _prompt(task: str, item: Item) -> str:
+    return TASKS[task].prompt.replace("{query}", item.question)

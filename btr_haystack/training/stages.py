@@ -23,13 +23,14 @@ from btr_haystack.config import BTRConfig
 from btr_haystack.digest import digest_of_model
 from btr_haystack.errors import DataError
 from btr_haystack.fit import fit_codes
+from btr_haystack.forms import form_of
 from btr_haystack.generative import BTRForConditionalGeneration
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.model import BTRForQuestionAnswering
-from btr_haystack.squad import Paragraph, merged
+from btr_haystack.squad import SQUAD_FORMS, Paragraph, merged
 from btr_haystack.training.asker import asking
 from btr_haystack.training.data import PairDataset, check_window, collate
-from btr_haystack.training.files import read_paragraphs, task_of
+from btr_haystack.training.files import read_paragraphs
 from btr_haystack.training.optimizer import new_optimizer
 from btr_haystack.training.trainer import ReaderTrainer, Weights
 from btr_haystack.windows import frame_of
@@ -53,8 +54,9 @@ class StageSettings:
         (a joint reader that writes the questions a passage answers, for `write_questions`).
     :param base: folder or hub id to start from: an encoder, a reader, or the model of the stage before.
     :param output: folder of the new model; its last checkpoint stands in it, too.
-    :param data: files of SQuAD, of Natural Questions with paragraphs (QED) or of FEVER with evidence; questions without
-        answers train the reader to find none. For an asker of SQuAD alone: the others hold prompts and claims.
+    :param data: files of SQuAD, of Natural Questions with paragraphs (QED) or with passages (DPR, FiD), or of FEVER
+        with evidence, as `read_paragraphs` reads them; questions without answers train the reader to find none. For an
+        asker of SQuAD alone: the others hold prompts and claims.
     :param teacher: the teacher's folder; needed by stages 2 and 3 where they imitate it or are distilled (`Weights`);
         an asker has none.
     :param decoder: folder or hub id of a model whose decoder the base gets, to be trained to write (`Weights.writing`);
@@ -210,7 +212,7 @@ def run_stage(settings: StageSettings) -> Path:
     settings = _resolved(settings)
     output = Path(settings.output)
     torch.manual_seed(settings.seed)
-    if settings.stage == "asker" and (others := [file for file in settings.data if task_of(file) != "squad"]):
+    if settings.stage == "asker" and (others := [file for file in settings.data if form_of(file) not in SQUAD_FORMS]):
         msg = f"stage 'asker' learns from questions in the SQuAD format; leave out {', '.join(others)}"
         raise DataError(msg)
     paragraphs = merged(paragraph for file in settings.data for paragraph in read_paragraphs(file))
