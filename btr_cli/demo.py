@@ -10,13 +10,13 @@ import time
 from typing import Any
 
 from haystack import Pipeline
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from btr_cli.answers import best
 from btr_cli.corpus import cached_store, shipped_documents, shipped_questions
 from btr_cli.pipelines import ANSWERS, put_question, question_pipeline
+from btr_cli.terminal import result_console
 from btr_haystack import default_teacher_path
 from btr_haystack.default import DEFAULT_TEACHER
 from btr_haystack.metrics import exact_match
@@ -30,7 +30,7 @@ def demo() -> None:
     """
     Encode 1,263 Wikipedia passages into bits, ask questions, and compare with the ordinary reader.
     """
-    console = Console()
+    console = result_console()
     documents, questions = shipped_documents(), shipped_questions()
     with cached_store() as store:
         start = time.perf_counter()

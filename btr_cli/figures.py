@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from btr_cli.terminal import result_console
 
 TABLE, JOURNAL = ".md", ".answers.jsonl"  # beside the figures
 
@@ -60,7 +61,7 @@ def tell(
             output.with_suffix(TABLE).write_text(table, encoding="utf-8", errors="backslashreplace")
             typer.echo(f"saved {output} and {output.with_suffix(TABLE)}", err=True)
     finally:
-        Console().print(as_table(columns, lines, title))
+        result_console().print(as_table(columns, lines, title))
 
 
 def as_table(columns: tuple[str, ...], lines: list[tuple[str, ...]], title: str) -> Table:

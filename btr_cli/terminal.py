@@ -5,6 +5,7 @@
 """What stands around a command: no terminal's encoding and no pipe that is closed early ends it before it has saved."""
 
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -15,6 +16,8 @@ from rich.progress import track
 from transformers.utils import logging as transformers_logging
 
 T = TypeVar("T")
+
+WIDE = 200  # columns where nothing says how many there are
 
 
 @contextmanager
@@ -39,6 +42,12 @@ def safe_output() -> Iterator[None]:
 def shows_progress() -> bool:
     """Whether there is somebody to look at a bar of progress: it is drawn on stderr, beside the results."""
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def result_console() -> Console:
+    """Where results are shown; what goes into a file or a pipe is not squeezed into 80 columns."""
+    unknown = "COLUMNS" not in os.environ and (sys.stdout is None or not sys.stdout.isatty())
+    return Console(width=WIDE if unknown else None)
 
 
 def tracked(items: Iterable[T], description: str, total: float | None = None) -> Iterable[T]:
