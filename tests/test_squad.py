@@ -196,7 +196,7 @@ def test_every_answer_is_a_part_of_its_paragraph(tmp_path_factory, context, data
     answers = [{"text": context[a:b] + "?" * wrong, "answer_start": a} for a, b, wrong in spans]
     path = tmp_path_factory.mktemp("squad") / "squad.json"
     item = {"context": context, "qas": [{"id": "q", "question": "?", "answers": answers}]}
-    path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": [item]}]}))
+    path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": [item]}]}), encoding="utf-8")
     (paragraph,) = read_squad(path)
     assert paragraph.text == context
     for question in paragraph.questions:

@@ -697,7 +697,7 @@ def test_kill_9_loses_nothing_that_was_committed(url):
 
         child = Child(work)
         os.close(its)
-        with os.fdopen(ours) as acknowledged:
+        with os.fdopen(ours, "rb") as acknowledged:
             committed.add(int(acknowledged.readline()))
             time.sleep(rng.uniform(0, 0.1))
             child.kill()
