@@ -330,7 +330,7 @@ class TestEvaluate:
         assert (mute["em"], mute["f1"]) == (0, 0)
 
     def test_a_teacher_that_is_always_wrong(self, btr, squad_file, split_reader, plain_reader, monkeypatch):
-        monkeypatch.setattr(squad, "f1", lambda prediction, golds: 0.0)
+        monkeypatch.setattr(squad, "f1", lambda prediction, golds, language: 0.0)
         given = ("--model", split_reader(), "--teacher", plain_reader("bert"), "--mode", "gold")
         assert btr("evaluate", squad_file, *given)[0] == 0
 
@@ -435,6 +435,40 @@ class TestEvaluate:
         teacher, ours = (row["f1"] for row in told["rows"] if row["task"] == "gold")
         assert ours == teacher > 0
         assert "--second-read is 1, but there is no --teacher" in refused(*given)
+
+    def test_a_language(self, btr, refused, squad_file, split_reader, tmp_path, monkeypatch):
+        """Figures of one language are never taken for those of another."""
+        content, figures = json.loads(squad_file.read_text(encoding="utf-8")), tmp_path / "figures.json"
+        for paragraph in content["data"][0]["paragraphs"]:
+            paragraph["context"] = "今天天气很好"
+            for question in paragraph["qas"]:
+                question["answers"] = [{"text": "今天天气很好", "answer_start": 0}] if question["answers"] else []
+        squad_file.write_text(json.dumps(content), encoding="utf-8")
+        monkeypatch.setattr(squad, "best", lambda outputs: ("天气 很好。", 1.0))
+        given = ("evaluate", squad_file, "--model", split_reader(), "--mode", "gold", "--output", figures)
+        status, output, errors = btr(*given, "--language", "zh-CN")
+        assert status == 0, errors
+        assert "language zh" in output
+        told = json.loads(figures.read_text(encoding="utf-8"))
+        [row] = told["rows"]
+        assert (told["language"], row["em"], row["f1"]) == ("zh", 0, pytest.approx(80))
+        assert btr(*given, "--language", "ZH")[0] == 0
+        for other in ((), ("--language", "ja")):
+            assert "holds answers of another run" in refused(*given, *other)
+        figures.with_suffix(".answers.jsonl").unlink()
+        assert btr(*given)[0] == 0
+        told = json.loads(figures.read_text(encoding="utf-8"))
+        assert ("language" in told, told["rows"][0]["f1"]) == (False, 0)
+        status, output, errors = btr("evaluate", squad_file, *given[2:4], "--mode", "no-answer", "--language", "zh")
+        assert status == 0, errors
+
+    def test_languages_that_are_refused(self, refused, squad_file):
+        told = refused("evaluate", squad_file, "--language", "klingon")
+        assert "language is 'klingon'; expected one of ar, de, en, es, hi, ja," in told
+        assert "language is ''" in refused("evaluate", squad_file, "--language", "")
+        for task in ("fever", "mmlu"):
+            told = refused("evaluate", squad_file, "--task", task, "--writes", "--language", "en")
+            assert f"--language has no meaning for task {task}" in told
 
 
 KNOBS = ("bits", "coded_share", "kept_share", "second_read", "dtype")

@@ -86,6 +86,24 @@ def test_what_counts_as_right(nq, split_reader, monkeypatch, tmp_path):
     assert rows[0]["hits"] < rows[1]["hits"] == 1
 
 
+def test_a_language(nq, split_reader, monkeypatch, tmp_path):
+    data, passages = nq
+    data.write_text(json.dumps({"question": "oslo?", "answer": ["東京都"]}) + "\n", encoding="utf-8")
+    monkeypatch.setattr(tasks, "best", lambda outputs: ("「東京 都」", 0.0))
+    output = tmp_path / "figures.json"
+    settings = settings_for("nq", data, [split_reader()], passages=str(passages))
+    values = {}
+    for language in (None, "ja"):
+        [row] = evaluate_task(replace(settings, language=language), output)
+        values[language] = row["value"]
+        told = json.loads(output.read_text(encoding="utf-8"))
+        assert told.get("language") == language
+        with pytest.raises(DataError, match="answers of another run"):
+            evaluate_task(replace(settings, language="zh"), output)
+        output.with_suffix(".answers.jsonl").unlink()
+    assert values == {None: 0, "ja": 100}
+
+
 @pytest.mark.parametrize("task", ["fever", "mmlu"])
 def test_written_answers(task, nq, generative, tmp_path):
     """Evidence that comes with a claim is read, found or not; choices stand in the question."""
