@@ -5,6 +5,7 @@
 """Figures: where they go, and how they are shown."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def check_output(output: Path | None, *inputs: Path | None) -> None:
     :param inputs: files that are read, which neither it nor what stands beside it may overwrite.
     :raises FileNotFoundError: if its folder is not there.
     :raises IsADirectoryError: if it is a folder.
+    :raises PermissionError: if it must not be written.
     :raises ValueError: if an input would be overwritten.
     """
     if output is None:
@@ -35,6 +37,9 @@ def check_output(output: Path | None, *inputs: Path | None) -> None:
     if output.is_dir():
         msg = f"{output} is a folder; expected a file for the figures"
         raise IsADirectoryError(msg)
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        msg = f"{output} must not be written by this user; give another file for the figures"
+        raise PermissionError(msg)
     written = {path.resolve() for path in (output, *map(output.with_suffix, (TABLE, JOURNAL)))}
     for path in inputs:
         if path is not None and path.resolve() in written:

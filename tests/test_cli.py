@@ -363,7 +363,7 @@ class TestEvaluate:
         assert asked == squad.drawn(paragraphs, 2, 1)
         assert len(squad.drawn(paragraphs, 9, 1)) == 3
 
-    def test_refusals(self, refused, squad_file, documents_file, tmp_path):
+    def test_refusals(self, refused, squad_file, documents_file, tmp_path, monkeypatch):
         assert "--bits has no meaning for task nq" in refused("evaluate", squad_file, "--task", "nq", "--bits", 8)
         assert "--second-read has no meaning where" in refused("evaluate", squad_file, "--writes", "--second-read", 1)
         told = refused("evaluate", squad_file, "--merged-inside", 0.2)
@@ -381,6 +381,10 @@ class TestEvaluate:
         assert "no such folder" in refused("evaluate", squad_file, "--output", tmp_path / "none" / "figures.json")
         assert "no such folder" in refused("evaluate", squad_file, "--model", tmp_path / "none")
         assert "is a folder; expected a file" in refused("evaluate", squad_file, "--output", tmp_path)
+        monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+        told = refused("evaluate", squad_file, "--output", tmp_path / "figures.json")
+        assert "figures.json must not be written by this user" in told
+        monkeypatch.undo()
         before = squad_file.read_bytes()
         for name in (squad_file, squad_file.parent / "sub" / ".." / squad_file.name):
             (squad_file.parent / "sub").mkdir(exist_ok=True)
