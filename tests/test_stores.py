@@ -286,6 +286,7 @@ def test_bad_urls_are_told_the_good_ones(bad):
 
 @pytest.mark.parametrize("name", ["a b.db", "a#b?c&d=e.db", "%20%2F.db", "größe 東京.db", "'\";--.db", "-"])
 def test_odd_names(tmp_path, monkeypatch, name):
+    name = os.fsdecode(name.encode())  # as the command line gives it, whatever the locale
     monkeypatch.chdir(tmp_path)
     with open_store(f"sqlite:///{name}", MODEL) as store:
         store.put_many([item("a")])
