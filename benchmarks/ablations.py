@@ -29,6 +29,7 @@ from btr_cli.benchmark import Task, gold, machine, retrieved, score
 from btr_cli.figures import check_output
 from btr_cli.pipelines import ANSWERS
 from btr_cli.squad import corpus, drawn
+from btr_cli.terminal import safe_output
 from btr_haystack import binarise
 from btr_haystack.default import model_source
 from btr_haystack.model import Binariser
@@ -150,7 +151,7 @@ def main() -> None:
     told |= {"writes": options.writes, "questions": len(task), "optimizer": common.optimizer, "warmup": common.warmup}
     rows: dict[str, Any] = {}
     if options.output and options.output.exists():
-        before = json.loads(options.output.read_text())
+        before = json.loads(options.output.read_text(encoding="utf-8"))
         rows = before["rows"]
         before = {"writes": False, "decoder": ""} | before  # of figures made before there was a choice
         if differing := {name: (before.get(name), value) for name, value in told.items() if before.get(name) != value}:
@@ -170,9 +171,11 @@ def main() -> None:
         print(f"{name}: " + ", ".join(f"{figure} {value:.1f}" for figure, value in rows[name].items()), flush=True)
         if options.output:
             options.output.write_text(
-                json.dumps({"machine": machine(), **told, "teacher": teacher, "rows": rows}, indent=1) + "\n"
+                json.dumps({"machine": machine(), **told, "teacher": teacher, "rows": rows}, indent=1) + "\n",
+                encoding="utf-8",
             )
 
 
 if __name__ == "__main__":
-    main()
+    with safe_output():
+        main()

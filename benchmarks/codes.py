@@ -26,6 +26,7 @@ from btr_cli.benchmark import gold, machine, score
 from btr_cli.figures import check_output
 from btr_cli.pipelines import ANSWERS
 from btr_cli.squad import drawn
+from btr_cli.terminal import safe_output
 from btr_haystack import SplitReader
 from btr_haystack.default import model_source
 from btr_haystack.squad import read_squad
@@ -69,7 +70,9 @@ def main() -> None:
         print(f"{label}: {coded:.0%} of the tokens have bits, EM {found['em']:.1f}, F1 {found['f1']:.1f}", flush=True)
         if options.output:
             figures = {"machine": machine(), "data": options.data.name, "questions": len(task), "seed": options.seed}
-            options.output.write_text(json.dumps({**figures, "model": options.model, "rows": rows}, indent=1) + "\n")
+            options.output.write_text(
+                json.dumps({**figures, "model": options.model, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+            )
 
     for bits in options.bits:
         for share in options.shares:
@@ -104,9 +107,10 @@ def most_frequent(counts: Counter[int], share: float) -> list[int]:
 def stopping(source: str, folder: Path, listed: Iterable[int]) -> None:
     """A copy of a model whose listed token ids keep no bits."""
     shutil.copytree(source, folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"stop_tokens": sorted(listed)}))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"stop_tokens": sorted(listed)}), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    with safe_output():
+        main()

@@ -23,7 +23,7 @@ STAGES = ("teacher", "decomposed", *(f"binarised-{number}" for number in (1, 2, 
 
 def speed() -> None:
     """Milliseconds a question against passages, and bytes a token, both readers."""
-    figures = json.loads((ROOT / "results" / "reading.json").read_text())
+    figures = json.loads((ROOT / "results" / "reading.json").read_text(encoding="utf-8"))
     rows = figures["rows"]
     passages = [row["passages"] for row in rows]
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), width_ratios=[3, 2], layout="constrained")
@@ -56,7 +56,7 @@ def losses() -> None:
     _, axes = plt.subplots(figsize=(7, 3), layout="constrained")
     axes.set_prop_cycle(color=[*map(mpl.colormaps["tab10"], range(10)), "black", OURS, THEIRS, "gold"])
     for stage in STAGES:
-        history = json.loads((ROOT / "results" / "training" / f"{stage}.json").read_text())["history"]
+        history = json.loads((ROOT / "results" / "training" / f"{stage}.json").read_text(encoding="utf-8"))["history"]
         points = [(entry["step"], entry["loss_span"]) for entry in history if "loss_span" in entry]
         axes.plot(*zip(*points, strict=True), label=stage)
     axes.set(xlabel="step", ylabel="span loss (training)")

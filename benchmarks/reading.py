@@ -34,6 +34,7 @@ from btr_cli.benchmark import machine
 from btr_cli.corpus import shipped_documents, shipped_questions
 from btr_cli.figures import check_output
 from btr_cli.pipelines import filled
+from btr_cli.terminal import safe_output, shows_progress
 from btr_haystack import BTRForQuestionAnswering, default_model_path
 from btr_haystack.reader import SplitReader
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
@@ -69,7 +70,8 @@ def main() -> None:
     questions = [one["question"] for one in shipped_questions()][: options.questions]
     with tempfile.TemporaryDirectory() as folder:
         device = ComponentDevice.from_str(options.device)
-        store = BinaryTokenStore(model=options.model, url=f"sqlite:///{folder}/passages.db", device=device)
+        url, bar = f"sqlite:///{folder}/passages.db", shows_progress()
+        store = BinaryTokenStore(model=options.model, url=url, device=device, progress_bar=bar)
         store.write_documents(documents)
         ours = BTRReader(model=options.model, device=device, token_store=store, kept_share=options.kept_share)
         theirs = TransformersExtractiveReader(
@@ -93,7 +95,7 @@ def main() -> None:
         figures["float16_bytes_a_token"] = report.float16_bytes_per_token
         store.close()
     if options.output:
-        options.output.write_text(json.dumps(figures, indent=1) + "\n")
+        options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def retrieved(documents: list[Document], questions: list[str], count: int) -> list[tuple[str, list[Document]]]:
@@ -195,4 +197,5 @@ def print_row(row: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with safe_output():
+        main()

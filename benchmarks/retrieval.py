@@ -18,14 +18,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from haystack import Document
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from btr_cli.benchmark import machine, retrieved
 from btr_cli.figures import check_output
 from btr_cli.pipelines import LONGEST_ANSWER
 from btr_cli.squad import Asked, corpus, drawn
+from btr_cli.terminal import readable, result_console, safe_output, tracked
 from btr_haystack import SplitReader
 from btr_haystack.default import model_source
 from btr_haystack.metrics import exact_match, f1
@@ -55,7 +54,7 @@ def main(
     rows = []
     for name in model:
         reader = SplitReader.from_pretrained(model_source(name))
-        every = [read(reader, one, documents) for one, documents in track(task, description=Path(name).name)]
+        every = [read(reader, one, documents) for one, documents in tracked(task, Path(name).name)]
         rows += [{"model": Path(name).name, "weight": weight, **figures(every, weight)} for weight in WEIGHTS]
     title = (
         f"{data.name}, {len(asked)} questions, seed {seed}, BM25: right passage first {first:.1%}, among {among:.1%}"
@@ -64,11 +63,17 @@ def main(
     for row in rows:
         shown = (f"{row['em']:.1f}", f"{row['f1']:.1f}", f"{row['right_passage']:.1%}")
         table.add_row(str(row["model"]), f"{row['weight']:g}", *shown)
-    Console().print(table)
     if output:
-        told = {"data": data.name, "questions": len(asked), "seed": seed, "top_k": top_k, "machine": machine()}
+        told = {
+            "data": readable(data.name),
+            "questions": len(asked),
+            "seed": seed,
+            "top_k": top_k,
+            "machine": machine(),
+        }
         told |= {"retrieved_first": float(first), "retrieved": float(among), "rows": rows}
         output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    result_console().print(table)
 
 
 def read(reader: SplitReader, asked: Asked, documents: list[Document]) -> list[Found]:
@@ -108,4 +113,5 @@ def figures(every: list[list[Found]], weight: float) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with safe_output():
+        typer.run(main)

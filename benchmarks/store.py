@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from btr_cli.benchmark import machine
 from btr_cli.corpus import shipped_documents
 from btr_cli.figures import check_output
+from btr_cli.terminal import safe_output, tracked
 from btr_haystack import SplitReader, default_model_path
 from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.passage import Passage, Tokens
@@ -65,9 +65,9 @@ def main() -> None:
     figures["wikipedia"] = {
         "tokens": TOKENS, "gigabytes": TOKENS * size / 1e9, "hours_on_this_machine": TOKENS / rate / 3600,
     }  # fmt: skip
-    print(f"encoding: {rate:,.0f} tokens a second; 3 billion tokens: {figures['wikipedia']}")
     if options.output:
-        options.output.write_text(json.dumps(figures, indent=1) + "\n")
+        options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(f"encoding: {rate:,.0f} tokens a second; 3 billion tokens: {figures['wikipedia']}")
 
 
 def passages(lengths: list[int], bits: int, share: float, seed: int = 0) -> list[Passage]:
@@ -93,7 +93,7 @@ def store_figures(path: Path, count: int, kinds: list[Passage], draws: int) -> d
     mark, url = Fingerprint("0f" * 16, {"model": "synthetic", "width": 512}), f"sqlite:///{path}"
 
     def items() -> Iterator[tuple[bytes, bytes]]:
-        for number in track(range(count), description=f"{count:,} passages"):
+        for number in tracked(range(count), f"{count:,} passages"):
             yield key(number), records[number % KINDS]
 
     start = time.perf_counter()
@@ -151,4 +151,5 @@ def print_store(row: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with safe_output():
+        main()

@@ -37,6 +37,7 @@ from benchmarks.reading import retrieved, timed, wait
 from btr_cli.benchmark import machine
 from btr_cli.corpus import shipped_documents, shipped_questions
 from btr_cli.figures import check_output
+from btr_cli.terminal import safe_output, shows_progress
 from btr_haystack import BTRForConditionalGeneration, default_model_path
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader
 
@@ -116,7 +117,8 @@ def main() -> None:
         model = BTRForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32).eval()
         model.to(options.device)
         tokenizer = AutoTokenizer.from_pretrained(options.model)
-        store = BinaryTokenStore(options.model, url=f"sqlite:///{folder}/passages.db", device=device)
+        url, bar = f"sqlite:///{folder}/passages.db", shows_progress()
+        store = BinaryTokenStore(options.model, url=url, device=device, progress_bar=bar)
         store.write_documents(documents)
         plain = BTRGenerativeReader(token_store=store, generation_kwargs=settings)
         merged = BTRGenerativeReader(token_store=store, generation_kwargs=settings, **MERGED)
@@ -146,7 +148,7 @@ def main() -> None:
             "merged": MERGED,
             "rows": rows,
         }
-        options.output.write_text(json.dumps(figures, indent=1) + "\n")
+        options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def padding(tokenizer: Any, query: str, documents: list[Document]) -> float:
@@ -209,4 +211,5 @@ def clocked() -> Iterator[dict[str, float]]:
 
 
 if __name__ == "__main__":
-    main()
+    with safe_output():
+        main()

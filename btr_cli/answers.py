@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from haystack import Document, ExtractedAnswer
-from rich.progress import track
 
 from btr_cli.figures import JOURNAL
 from btr_cli.jsonlines import JsonLines
+from btr_cli.terminal import tracked
 from btr_haystack.digest import digest_of_model
 from btr_haystack.errors import DataError
 
@@ -97,7 +97,7 @@ class Journal:
         model, _, task = reader
         keys = [(*reader, number) for number in range(len(asked))]
         description = f"{task} {Path(model).name}".strip()
-        for key, one in track(zip(keys, asked, strict=True), description=description, total=len(keys)):
+        for key, one in tracked(zip(keys, asked, strict=True), description, len(keys)):
             if key not in self.done:
                 self.add(ask(key, one))
         return [self.done[key] for key in keys]

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from btr_cli.corpus import cached_store, read_documents, shipped_documents
+from btr_cli.figures import empty_table
 from btr_cli.pipelines import ANSWERS, put_question, question_pipeline
+from btr_cli.terminal import readable, result_console, shows_progress
 from btr_haystack.default import DEFAULT_MODEL, model_source
+from btr_haystack.stores import MEMORY
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
+
+UNREADABLE = "\ufffd"
 
 
 def ask(
@@ -35,10 +38,14 @@ def ask(
     if not question.strip():
         msg = "the question is empty"
         raise ValueError(msg)
+    given, question = question, readable(question)
+    if question.count(UNREADABLE) > given.count(UNREADABLE):
+        typer.echo(f"the question has bytes that are not UTF-8; it is read as: {question}", err=True)
     found = read_documents(documents) if documents else shipped_documents()
     shipped = documents is None and model is None and store is None
     chosen = model_source(model) if model else DEFAULT_MODEL
-    with cached_store() if shipped else BinaryTokenStore(chosen, url=store or "memory://") as tokens:
+    bar = shows_progress()
+    with cached_store() if shipped else BinaryTokenStore(chosen, store or MEMORY, progress_bar=bar) as tokens:
         tokens.write_documents(found)
         reader = BTRReader(token_store=tokens, **ANSWERS | {"top_k": answers})
         pipeline = question_pipeline(found, reader, top_k)
@@ -49,9 +56,9 @@ def ask(
     if not outputs["answers"]:
         typer.echo("No answer: no word of the question occurs in the passages.")
         return
-    table = Table("answer", "score", "passage")
+    table = empty_table("answer", "score", "passage")
     for answer in outputs["answers"]:
-        table.add_row(escape(answer.data), f"{answer.score:.3f}", escape(answer.document.meta.get("title", "")))
-    Console().print(escape(question), table)
+        table.add_row(Text(answer.data), f"{answer.score:.3f}", Text(answer.document.meta.get("title", "")))
+    result_console().print(Text(question), table)
     cache = outputs["cache"]
     typer.echo(f"{milliseconds:.0f} ms, {cache['hits']} passages from the store, {cache['misses']} encoded now")

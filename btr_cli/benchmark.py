@@ -19,15 +19,15 @@ import torch
 import typer
 from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
-from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig
 
 from btr_cli.demo import ordinary_reader
-from btr_cli.figures import check_output
+from btr_cli.figures import check_output, empty_table
 from btr_cli.pipelines import ANSWERS, Reader, filled, keeps
 from btr_cli.squad import Asked, answered, corpus, drawn
 from btr_cli.squad import score as scored
+from btr_cli.terminal import readable, result_console, shows_progress
 from btr_haystack.config import BTRConfig
 from btr_haystack.default import DEFAULT_MODEL, model_source
 from btr_haystack.errors import DataError, ModelError
@@ -117,14 +117,14 @@ def benchmark(
     ordinary_ms = milliseconds(ordinary, tasks["open"][:TIMED])
     rows: list[dict[str, Any]] = []
     counts = {name: len(task) for name, task in tasks.items()}
-    results = {"data": data.name, "questions": counts, "seed": seed, "top_k": top_k, "model": Path(source).name}
-    results |= {"machine": machine(), "teacher": base, "ordinary_ms": ordinary_ms, "rows": rows}
+    results = {"data": readable(data.name), "questions": counts, "seed": seed, "top_k": top_k}
+    results |= {"model": Path(source).name, "machine": machine(), "teacher": base}
+    results |= {"ordinary_ms": ordinary_ms, "rows": rows}
     with tempfile.TemporaryDirectory() as folder:
         for one in every:
             coded = one.coded_share
-            with BinaryTokenStore(
-                source, f"sqlite:///{folder}/{coded}.db", bits=config.bits, coded_share=coded
-            ) as whole:
+            url, bar = f"sqlite:///{folder}/{coded}.db", shows_progress()
+            with BinaryTokenStore(source, url, bits=config.bits, coded_share=coded, progress_bar=bar) as whole:
                 if whole.count_documents() < len(documents):
                     whole.write_documents(documents)
             url = f"sqlite:///{folder}/{one.bits}-{coded}.db"
@@ -147,9 +147,11 @@ def benchmark(
                 )
                 if output:  # each setting is kept as soon as it is measured
                     output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    Console().print(as_table(rows, base))
-    if plot:
-        draw(rows, counts, plot)
+    try:
+        if plot:
+            draw(rows, counts, plot)
+    finally:
+        result_console().print(as_table(rows, base))
 
 
 def refuse_unreadable(bits: list[int], kept_share: list[float], every: int, *, prunes: bool) -> None:
@@ -275,7 +277,7 @@ def milliseconds(reader: Any, task: Task) -> float:
 def as_table(rows: list[dict[str, Any]], base: dict[str, dict[str, float]]) -> Table:
     """The figures for people."""
     title = f"teacher: F1 {base['gold']['f1']:.1f} gold, {base['open']['f1']:.1f} open"
-    table = Table(
+    table = empty_table(
         "bits",
         "coded",
         "windows",
@@ -354,7 +356,8 @@ def draw(rows: list[dict[str, Any]], questions: dict[str, int], path: Path) -> N
 def machine() -> str:
     """What the figures were measured on."""
     model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    if (described := Path("/proc/cpuinfo")).exists():
+        lines = described.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line for line in lines if line.startswith("model name")]
         model = names[0].split(":", 1)[1].strip() if names else model
     return f"{model}, {os.cpu_count()} cores, torch {torch.__version__}"

@@ -12,6 +12,7 @@ from typing import Any
 
 from haystack import Document
 
+from btr_cli.terminal import shows_progress
 from btr_haystack.errors import DataError, FingerprintError
 from btr_haystack.files import read_values
 from haystack_integrations.components.readers.btr import BinaryTokenStore
@@ -73,7 +74,7 @@ def cached_store() -> BinaryTokenStore:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "btr-haystack"
     home.mkdir(parents=True, exist_ok=True)
     file = home.resolve() / "wikipedia.db"
-    store = BinaryTokenStore(url=f"sqlite:///{file}")
+    store = BinaryTokenStore(url=f"sqlite:///{file}", progress_bar=shows_progress())
     try:
         store.warm_up()
     except FingerprintError:

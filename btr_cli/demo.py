@@ -10,13 +10,13 @@ import time
 from typing import Any
 
 from haystack import Pipeline
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from btr_cli.answers import best
 from btr_cli.corpus import cached_store, shipped_documents, shipped_questions
 from btr_cli.pipelines import ANSWERS, put_question, question_pipeline
+from btr_cli.terminal import result_console
 from btr_haystack import default_teacher_path
 from btr_haystack.default import DEFAULT_TEACHER
 from btr_haystack.metrics import exact_match
@@ -30,7 +30,7 @@ def demo() -> None:
     """
     Encode 1,263 Wikipedia passages into bits, ask questions, and compare with the ordinary reader.
     """
-    console = Console()
+    console = result_console()
     documents, questions = shipped_documents(), shipped_questions()
     with cached_store() as store:
         start = time.perf_counter()
@@ -48,22 +48,22 @@ def demo() -> None:
 
     answers = Table(title=f"BTRReader, {TOP_K} passages a question")
     for name in ("question", "answer", "passage"):
-        answers.add_column(name, ratio=1)
+        answers.add_column(name, ratio=1, overflow="fold")
     for name in ("score", "hits", "misses"):
         answers.add_column(name, justify="right", no_wrap=True)
     for one, out in zip(questions, ours[0], strict=True):
         first, cache = out["answers"][0], out["cache"]
-        texts = map(escape, (one["question"], first.data, first.document.meta["title"]))
+        texts = map(Text, (one["question"], first.data, first.document.meta["title"]))
         answers.add_row(*texts, f"{first.score:.3f}", str(cache["hits"]), str(cache["misses"]))
     console.print(answers)
 
     figures = Table(title=f"{len(questions)} questions, {TOP_K} passages each, medians of the whole pipeline")
     for name in ("reader", "ms a question", "times faster", "right answers", "as ordinary", "bytes a token"):
-        figures.add_column(name, justify="left" if name == "reader" else "right")
+        figures.add_column(name, justify="left" if name == "reader" else "right", overflow="fold")
     kept = f"{report.bytes_per_token:.1f} (all counted)"
     states = f"{report.float32_bytes_per_token:.0f}, {report.float16_bytes_per_token:.0f} in half (states)"
     base_ms = statistics.median(ordinary[1])
-    rows = (("ordinary", ordinary, states), ("BTRReader", ours, kept), (f"… best {AGAIN} read again", again, kept))
+    rows = (("ordinary", ordinary, states), ("BTRReader", ours, kept), (f"best {AGAIN} read again", again, kept))
     for name, (outputs, times), size in rows:
         given = [best(out)[0] for out in outputs]
         right = sum(int(exact_match(one, about["answers"])) for one, about in zip(given, questions, strict=True))
@@ -73,7 +73,8 @@ def demo() -> None:
         shares = (f"{count} of {len(questions)}" for count in (right, same))
         figures.add_row(name, f"{1e3 * ms:.0f}", f"{base_ms / ms:.1f}", *shares, size)
     console.print(figures)
-    console.print(f'Your own question: {sys.argv[0]} ask "How deep is the Channel Tunnel at its deepest?"')
+    own = 'ask "How deep is the Channel Tunnel at its deepest?"'
+    console.print(Text(f"Your own question: {sys.argv[0]} {own}"), soft_wrap=True)
 
 
 def ordinary_reader(model: str) -> Any:

@@ -13,8 +13,10 @@ from btr_cli.figures import check_output
 from btr_cli.pipelines import LONGEST_ANSWER
 from btr_cli.squad import SquadSettings, evaluate_squad
 from btr_cli.tasks import TaskSettings, evaluate_task
+from btr_cli.terminal import readable
 from btr_haystack.default import DEFAULT_MODEL, model_source
 from btr_haystack.merge import MOST_MERGED
+from btr_haystack.metrics import LANGUAGES, known_language
 from btr_haystack.stores import MEMORY
 from btr_haystack.tasks import TASKS as PAPER_TASKS
 from haystack_integrations.components.readers.btr.btr_generative_reader import QUERY
@@ -80,6 +82,12 @@ def evaluate(
         float, typer.Option(min=0, max=MOST_MERGED, help="With --writes: share merged before the decoder and in it.")
     ] = 0.0,
     store: Annotated[str | None, typer.Option(help="Other tasks: url of the store; default: in memory.")] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Answers are compared as MLQA does: {', '.join(LANGUAGES)}. Default: as SQuAD's script, in English."
+        ),
+    ] = None,
 ) -> None:
     """
     Exact match and F1, gold and open, of readers and their teacher on the same questions; or another task's score.
@@ -128,13 +136,15 @@ def evaluate(
     if output and output.suffix in (".md", ".jsonl"):
         msg = f"--output is {output}, but a table and answers are written beside it, as .md and .jsonl; expected .json"
         raise ValueError(msg)
+    language = None if language is None else known_language(language)
     check_output(output, data, passages)
+    prompt = readable(prompt) if prompt else None
     teacher = model_source(teacher) if teacher else None
     models = tuple(map(model_source, model or [DEFAULT_MODEL]))
     if task != "squad":
         asked_for = TaskSettings(
             task, str(data), str(passages) if passages else None, models, teacher, writes, sample, seed, top_k,
-            prompt or PAPER_TASKS[task].prompt, store or MEMORY, {"kept_share": kept_share, **merging},
+            prompt or PAPER_TASKS[task].prompt, store or MEMORY, {"kept_share": kept_share, **merging}, language,
         )  # fmt: skip
         evaluate_task(asked_for, output)
         return
@@ -144,5 +154,6 @@ def evaluate(
         top_k=top_k, bits=bits, coded_share=coded_share, kept_share=kept_share,
         prompt=(prompt or QUERY) if writes else None, merging=merging if writes else {},
         max_answer_length=max_answer_length, retrieval_weight=retrieval_weight, second_read=second_read,
+        language=language,
     )  # fmt: skip
     evaluate_squad(asked, output)

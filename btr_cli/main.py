@@ -16,6 +16,7 @@ from btr_cli.benchmark import benchmark
 from btr_cli.demo import demo
 from btr_cli.evaluate import evaluate
 from btr_cli.questions import questions
+from btr_cli.terminal import safe_output
 from btr_cli.train import train
 from btr_haystack.errors import BTRError
 
@@ -32,6 +33,12 @@ app.command()(demo)
 
 def main() -> None:
     """Run the command; a failure that has a name is told in a line, not in a traceback."""
+    with safe_output():
+        run()
+
+
+def run() -> None:
+    """Run the command, its output being safe."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # Haystack's telemetry tries again and again without a network
     logging.getLogger("btr_haystack").setLevel(logging.INFO)  # Haystack's would tell of every step of every question

@@ -14,12 +14,12 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.progress import track
 from transformers import AutoTokenizer
 
 from btr_cli.answers import digest
 from btr_cli.jsonlines import JsonLines
 from btr_cli.pipelines import keeps, sampled
+from btr_cli.terminal import tracked
 from btr_haystack.default import DEFAULT_TEACHER, model_source
 from btr_haystack.digest import digest_of_model
 from btr_haystack.errors import DataError, ModelError
@@ -80,7 +80,7 @@ def questions(
     done = JsonLines(part, settings, "asked passage")
     order = sorted(range(len(chosen)), key=lambda i: -len(chosen[i].text))  # so that little of a group is padding
     groups = [order[first : first + AT_A_TIME] for first in range(0, len(order), AT_A_TIME)]
-    for number in track(range(len(done.values), len(groups)), description="asking"):
+    for number in tracked(range(len(done.values), len(groups)), "asking"):
         torch.manual_seed(random.Random(f"{seed}/{number}").getrandbits(63))  # noqa: S311
         group = [chosen[i] for i in groups[number]]
         done.add(_asked(group, *models, each=each, least=least, window=window, seed=seed))

@@ -16,6 +16,7 @@ from haystack import Document
 from btr_cli.answers import Answer, Journal, Key, best, bytes_a_token, journal_beside, means
 from btr_cli.figures import tell
 from btr_cli.pipelines import ANSWERS, Reader, keeps, put_question, question_pipeline, sampled, try_out
+from btr_cli.terminal import readable, shows_progress
 from btr_haystack.errors import DataError
 from btr_haystack.metrics import best_threshold, exact_match, f1
 from btr_haystack.squad import Paragraph, Question, read_squad
@@ -60,6 +61,7 @@ class SquadSettings:
     :param max_answer_length: most tokens of an answer that is found; 0 for no limit.
     :param retrieval_weight: how much BM25's scores count.
     :param second_read: documents that the teacher reads again.
+    :param language: in which answers are compared; None for SQuAD's own script.
     """
 
     data: Path
@@ -78,12 +80,14 @@ class SquadSettings:
     max_answer_length: int
     retrieval_weight: float
     second_read: int
+    language: str | None = None
 
     @property
     def told(self) -> dict[str, Any]:
         """What is said of a run beside its figures, and what its answers depend on."""
         own = ("seed", "top_k", "bits", "coded_share", "kept_share", "retrieval_weight", "second_read", "prompt")
-        told = {"data": self.data.name} | {name: getattr(self, name) for name in own}
+        told = {"data": readable(self.data.name)} | {name: getattr(self, name) for name in own}
+        told |= {"language": self.language} if self.language else {}
         writing = {"writes": True, **self.merging}
         return told | (
             {"writes": False, "max_answer_length": self.max_answer_length} if self.prompt is None else writing
@@ -131,15 +135,16 @@ def evaluate_squad(settings: SquadSettings, output: Path | None) -> list[dict[st
             ask = on_retrieved(reader, searched, settings.top_k) if part == "open" else on_gold(reader)
             answers = answered(asked, ask, (name, teacher, part), journal)
             judge = score_with_threshold if part == "no-answer" else score
-            row = {"task": part, "model": Path(name).name, "teacher": teacher, **judge(asked, answers)}
+            figures = judge(asked, answers, settings.language)
+            row = {"task": part, "model": Path(name).name, "teacher": teacher, **figures}
             rows.append(row | {"bytes_a_token": bytes_a_token(reader, row, told, output)})
             reader.close()
     base = {row["task"]: row["f1"] for row in rows if row["teacher"]}
     for row in rows:
         if base.get(row["task"]):
             row["share_of_teacher_f1"] = row["f1"] / base[row["task"]]
-    title, lines = f"{settings.data.name}, seed {settings.seed}", [cells(row) for row in rows]
-    tell(COLUMNS, lines, title, {**told, "rows": rows}, output)
+    title = f"{told['data']}, seed {settings.seed}" + (f", language {settings.language}" if settings.language else "")
+    tell(COLUMNS, [cells(row) for row in rows], title, {**told, "rows": rows}, output)
     return rows
 
 
@@ -151,7 +156,8 @@ def reader_of(model: str, settings: SquadSettings, *, teacher: bool = False) -> 
     cut = settings.bits is not None or settings.coded_share is not None or merged  # which a joint reader refuses
     if not teacher and (keeps(model) or cut):
         store = BinaryTokenStore(
-            model, MEMORY, bits=settings.bits, coded_share=settings.coded_share, merged_share=merged
+            model, MEMORY, bits=settings.bits, coded_share=settings.coded_share, merged_share=merged,
+            progress_bar=shows_progress(),
         )  # fmt: skip
     if settings.prompt is not None:
         if not teacher:
@@ -227,23 +233,23 @@ def answered(
     return (journal or Journal(None, {})).answers(reader, asked, answer)
 
 
-def score(asked: list[Asked], answers: list[Answer]) -> dict[str, Any]:
-    """Mean exact match and F1 in percent, and what `means` gives."""
+def score(asked: list[Asked], answers: list[Answer], language: str | None = None) -> dict[str, Any]:
+    """Mean exact match and F1 in percent, of a language or as SQuAD's script has them, and what `means` gives."""
     count = max(len(asked), 1)
     golds = [[text for text, _ in question.answers] for _, question in asked]
-    matches = sum(exact_match(answer.text, gold) for answer, gold in zip(answers, golds, strict=True))
-    overlaps = sum(f1(answer.text, gold) for answer, gold in zip(answers, golds, strict=True))
+    matches = sum(exact_match(answer.text, gold, language) for answer, gold in zip(answers, golds, strict=True))
+    overlaps = sum(f1(answer.text, gold, language) for answer, gold in zip(answers, golds, strict=True))
     return {"em": 100 * matches / count, "f1": 100 * overlaps / count, **means(answers)}
 
 
-def score_with_threshold(asked: list[Asked], answers: list[Answer]) -> dict[str, Any]:
+def score_with_threshold(asked: list[Asked], answers: list[Answer], language: str | None = None) -> dict[str, Any]:
     """Best exact match and F1 in percent where answers below one threshold count as none given (SQuAD 2.0)."""
     golds = [[text for text, _ in question.answers] for _, question in asked]
     answerable = [bool(one) for one in golds]
     scores = [answer.score for answer in answers]
     figures: dict[str, Any] = {"unanswerable": answerable.count(False)}
     for name, metric in (("em", exact_match), ("f1", f1)):
-        values = [metric(answer.text, one) for answer, one in zip(answers, golds, strict=True)]
+        values = [metric(answer.text, one, language) for answer, one in zip(answers, golds, strict=True)]
         mean, threshold = best_threshold(scores, values, answerable)
         figures |= {name: 100 * mean, f"{name}_threshold": threshold if math.isfinite(threshold) else None}
     return {**figures, **means(answers)}

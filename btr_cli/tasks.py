@@ -22,9 +22,10 @@ from transformers import AutoTokenizer
 from btr_cli.answers import Answer, Key, best, bytes_a_token, journal_beside, means
 from btr_cli.figures import tell
 from btr_cli.pipelines import ANSWERS, Reader, filled, keeps, sampled, try_out
+from btr_cli.terminal import readable
 from btr_haystack.errors import DataError
 from btr_haystack.stores import MEMORY
-from btr_haystack.tasks import TASKS, Item, question_of, read_passages
+from btr_haystack.tasks import TASKS, Item, open_exact_match, question_of, read_passages
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class TaskSettings:
     :param store: url of the store for passages; in memory where there is none.
     :param knobs: `kept_share` (None for the model's own), and where answers are written `merged_share` (of the store),
         `merged_inside` and `merged_across`; the teacher has none.
+    :param language: in which answers are compared; None for English, as the tasks' scripts do.
     """
 
     task: str
@@ -75,6 +77,12 @@ class TaskSettings:
     prompt: str
     store: str = MEMORY
     knobs: dict[str, float | None] = field(default_factory=dict)
+    language: str | None = None
+
+    @property
+    def judged(self) -> dict[str, Any]:
+        """How answers are compared, where that is said."""
+        return {"language": self.language} if self.language else {}
 
 
 def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str, Any]]:
@@ -91,6 +99,9 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     task = TASKS[settings.task]
     if settings.task in MUST_WRITE and not settings.writes:
         msg = f"the answers of {settings.task} stand in no passage: give --writes, and a model with a decoder"
+        raise ValueError(msg)
+    if settings.language and task.metric is not open_exact_match:
+        msg = f"--language has no meaning for task {settings.task}, whose answers are not compared as texts"
         raise ValueError(msg)
     every = task.read(Path(settings.data))
     if settings.passages is not None and any(item.retrieved for item in every):
@@ -110,10 +121,13 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     retriever = InMemoryBM25Retriever(filled(documents), top_k=settings.top_k) if documents else None
     head = {"task": settings.task, "writes": settings.writes, "top_k": settings.top_k, "prompt": settings.prompt}
     head |= told_knobs(settings) | {"words": task.words if settings.writes else ()}
-    head |= {"passages": Path(settings.passages).name if settings.passages else None}
+    head |= settings.judged | {"passages": Path(settings.passages).name if settings.passages else None}
     journal = journal_beside(output, head, items, [model for model, _ in asked_of], documents)
-    told: dict[str, Any] = {"data": Path(settings.data).name, "seed": settings.seed, "top_k": settings.top_k}
+    name = readable(Path(settings.data).name)
+    told: dict[str, Any] = {"data": name, "seed": settings.seed, "top_k": settings.top_k}
     told |= {"writes": settings.writes, "prompt": settings.prompt, **settings.knobs}
+    told |= settings.judged
+    metric = partial(open_exact_match, language=settings.language) if settings.language else task.metric
     rows: list[dict[str, Any]] = []
     for model, teacher in asked_of:
         tokenizer = AutoTokenizer.from_pretrained(model) if task.words else None
@@ -121,7 +135,7 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
         reader.warm_up()
         ask = partial(answered, reader, retriever, settings, tokenizer)
         answers = journal.answers((model, teacher, settings.task), items, ask)
-        value = sum(task.metric(answer.text, item) for answer, item in zip(answers, items, strict=True))
+        value = sum(metric(answer.text, item) for answer, item in zip(answers, items, strict=True))
         row = means(answers) | {"value": 100 * value / max(len(items), 1), "metric": task.metric_name}
         row |= {"task": settings.task, "model": Path(model).name, "teacher": teacher}
         rows.append(row | {"bytes_a_token": bytes_a_token(reader, row, told, output)})
@@ -129,8 +143,8 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     base = next((row["value"] for row in rows if row["teacher"]), None)
     for row in rows:
         row["share_of_teacher"] = row["value"] / base if base else None
-    title = f"{settings.task}, {len(items)} of {Path(settings.data).name}, top {settings.top_k}, seed {settings.seed}"
-    title += "".join(f", {name} {value}" for name, value in told_knobs(settings).items())
+    title = f"{settings.task}, {len(items)} of {name}, top {settings.top_k}, seed {settings.seed}"
+    title += "".join(f", {knob} {value}" for knob, value in (told_knobs(settings) | settings.judged).items())
     lines = [cells(row) for row in rows]
     tell(COLUMNS, lines, title, {**told, "rows": rows}, output)
     return rows

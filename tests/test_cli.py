@@ -68,7 +68,9 @@ def squad_file(tmp_path):
         {"context": second, "qas": [asked(4, "Which animal is the fastest?", second, "cheetah")]},
     ]
     path = tmp_path / "three.json"
-    path.write_text(json.dumps({"version": "v2.0", "data": [{"title": "Mixed", "paragraphs": paragraphs}]}))
+    path.write_text(
+        json.dumps({"version": "v2.0", "data": [{"title": "Mixed", "paragraphs": paragraphs}]}), encoding="utf-8"
+    )
     return path
 
 
@@ -117,7 +119,7 @@ class TestReadDocuments:
     @pytest.mark.parametrize("line", ["5", '"text"', '{"title": "a"}', '{"text": 5}'])
     def test_names_the_line(self, tmp_path, line):
         path = tmp_path / "documents.jsonl"
-        path.write_text(f'{{"text": "One."}}\n{line}\n')
+        path.write_text(f'{{"text": "One."}}\n{line}\n', encoding="utf-8")
         with pytest.raises(DataError, match=r"documents\.jsonl, line 2: expected a JSON object with \"text\""):
             corpus.read_documents(path)
 
@@ -202,7 +204,7 @@ class TestAsk:
     def test_refusals(self, refused, split_reader, plain_reader, documents_file, squad_file, tmp_path):
         documents = ("--documents", documents_file)
         surrogate = tmp_path / "surrogate.jsonl"
-        surrogate.write_text('{"text": "Oslo"}\n{"text": "Os\\ud800lo"}\n')
+        surrogate.write_text('{"text": "Oslo"}\n{"text": "Os\\ud800lo"}\n', encoding="utf-8")
         assert "surrogate.jsonl, line 2: not Unicode" in refused("ask", QUERY, "--documents", surrogate)
         assert "missing.jsonl: no such file" in refused("ask", QUERY, "--documents", tmp_path / "missing.jsonl")
         assert "three.json, line 1: expected a JSON object" in refused("ask", QUERY, "--documents", squad_file)
@@ -211,7 +213,7 @@ class TestAsk:
         assert "model_type" in refused("ask", QUERY, *documents, "--model", tmp_path)
         for name, content in (("tokenizer.json", "{}"), ("tokenizer_config.json", "{")):
             damaged = Path(shutil.copytree(split_reader(), tmp_path / name.partition(".")[0]))
-            (damaged / name).write_text(content)
+            (damaged / name).write_text(content, encoding="utf-8")
             told = refused("ask", QUERY, *documents, "--model", damaged)
             assert f"{damaged}: its tokenizer cannot be loaded" in told
         assert "k = 0" in refused("ask", QUERY, *documents, "--model", plain_reader("bert"))
@@ -266,7 +268,7 @@ class TestEvaluate:
         assert status == 0
         assert "three.json, seed 0" in output
         assert "documents came from" not in errors
-        told = json.loads(figures.read_text())
+        told = json.loads(figures.read_text(encoding="utf-8"))
         assert [(row["task"], row["model"]) for row in told["rows"]] == [
             (task, Path(folder).name) for task in ("gold", "open") for folder in (teacher, ours)
         ]  # fmt: skip
@@ -276,7 +278,7 @@ class TestEvaluate:
             assert row["ms"] > 0
             assert row["passages"] == {"gold": 1, "open": 2}[row["task"]]
             assert (row["bytes_a_token"] is None) == row["teacher"]
-        assert figures.with_suffix(".md").read_text().count("| gold |") == 2
+        assert figures.with_suffix(".md").read_text(encoding="utf-8").count("| gold |") == 2
 
     def test_figures_need_no_offsets(self, btr, squad_file, split_reader, tmp_path):
         """Neither the right ones, nor the form of the file."""
@@ -306,22 +308,24 @@ class TestEvaluate:
         shutil.copytree(split_reader(k=1), model)
         given = ("evaluate", squad_file, "--model", model, "--top-k", 2, "--output", figures)
         assert btr(*given)[0] == 0
-        first, lines = json.loads(figures.read_text()), journal.read_text().splitlines()
+        first, lines = json.loads(figures.read_text(encoding="utf-8")), journal.read_text(encoding="utf-8").splitlines()
         assert len(lines) == 1 + 2 * 3
-        journal.write_text("\n".join([*lines[:3], lines[3][:30]]))
+        journal.write_text("\n".join([*lines[:3], lines[3][:30]]), encoding="utf-8")
         monkeypatch.setattr(squad, "best", lambda outputs: ("something else", 0.0))
         assert btr(*given)[0] == 0
-        texts = [json.loads(line)["text"] for line in journal.read_text().splitlines()[1:]]
+        texts = [json.loads(line)["text"] for line in journal.read_text(encoding="utf-8").splitlines()[1:]]
         assert texts == [*(json.loads(line)["text"] for line in lines[1:3]), *["something else"] * 4]
         monkeypatch.undo()
-        journal.write_text("\n".join(lines) + "\n")
+        journal.write_text("\n".join(lines) + "\n", encoding="utf-8")
         assert btr(*given)[0] == 0
-        assert json.loads(figures.read_text())["rows"][0]["ms"] == first["rows"][0]["ms"]  # nothing was asked again
+        assert (
+            json.loads(figures.read_text(encoding="utf-8"))["rows"][0]["ms"] == first["rows"][0]["ms"]
+        )  # nothing was asked again
         assert "holds answers of another run" in refused(*given, "--kept-share", 0.5)
-        config, weights = (model / "config.json").read_text(), load_file(model / "model.safetensors")
-        (model / "config.json").write_text(json.dumps(json.loads(config) | {"kept_share": 0.5}))
+        config, weights = (model / "config.json").read_text(encoding="utf-8"), load_file(model / "model.safetensors")
+        (model / "config.json").write_text(json.dumps(json.loads(config) | {"kept_share": 0.5}), encoding="utf-8")
         assert "holds answers of another run" in refused(*given)
-        (model / "config.json").write_text(config)
+        (model / "config.json").write_text(config, encoding="utf-8")
         assert btr(*given)[0] == 0
         save_file({name: weight * 1.5 for name, weight in weights.items()}, model / "model.safetensors")
         assert "holds answers of another run" in refused(*given)
@@ -333,7 +337,7 @@ class TestEvaluate:
         sizes = []
         for bits in (24, 0):
             assert btr("evaluate", squad_file, *given, "--bits", bits)[0] == 0
-            whole, cut = json.loads(figures.read_text())["rows"]
+            whole, cut = json.loads(figures.read_text(encoding="utf-8"))["rows"]
             assert (whole["teacher"], cut["teacher"]) == (True, False)
             assert whole["bytes_a_token"] is None
             sizes.append(cut["bytes_a_token"])
@@ -345,7 +349,7 @@ class TestEvaluate:
         given = ("--model", generative, "--teacher", seq2seq, "--writes", "--prompt", "question: {query}")
         given += ("--kept-share", 0.5, "--merged-share", 0.2, "--merged-inside", 0.1, "--merged-across", 0.3)
         assert btr("evaluate", squad_file, *given, "--bits", 16, "--top-k", 2, "--output", figures)[0] == 0
-        told = json.loads(figures.read_text())
+        told = json.loads(figures.read_text(encoding="utf-8"))
         assert told["writes"]
         assert [told[name] for name in ("kept_share", "merged_share", "merged_across")] == [0.5, 0.2, 0.3]
         assert [(row["task"], row["teacher"]) for row in told["rows"]] == [
@@ -361,18 +365,22 @@ class TestEvaluate:
         assert (mute["em"], mute["f1"]) == (0, 0)
 
     def test_a_teacher_that_is_always_wrong(self, btr, squad_file, split_reader, plain_reader, monkeypatch):
-        monkeypatch.setattr(squad, "f1", lambda prediction, golds: 0.0)
+        monkeypatch.setattr(squad, "f1", lambda prediction, golds, language: 0.0)
         given = ("--model", split_reader(), "--teacher", plain_reader("bert"), "--mode", "gold")
         assert btr("evaluate", squad_file, *given)[0] == 0
 
     def test_questions_without_an_answer(self, btr, refused, squad_file, split_reader, tmp_path):
-        content, figures, other = json.loads(squad_file.read_text()), tmp_path / "figures.json", tmp_path / "other.json"
+        content, figures, other = (
+            json.loads(squad_file.read_text(encoding="utf-8")),
+            tmp_path / "figures.json",
+            tmp_path / "other.json",
+        )
         content["data"][0]["paragraphs"][0]["qas"].pop()
-        other.write_text(json.dumps(content))
+        other.write_text(json.dumps(content), encoding="utf-8")
         assert "no question without an answer" in refused("evaluate", other, "--mode", "no-answer")
         given = ("--model", split_reader(), "--mode", "no-answer", "--output", figures)
         assert btr("evaluate", squad_file, *given)[0] == 0
-        [row] = json.loads(figures.read_text())["rows"]
+        [row] = json.loads(figures.read_text(encoding="utf-8"))["rows"]
         assert (row["questions"], row["unanswerable"]) == (4, 1)
         assert 25 <= row["em"] <= row["f1"] <= 100  # to say nothing at all is right once in four
         asked = squad.drawn(read_squad(squad_file), None, 0, unanswerable=True)
@@ -390,7 +398,7 @@ class TestEvaluate:
         assert asked == squad.drawn(paragraphs, 2, 1)
         assert len(squad.drawn(paragraphs, 9, 1)) == 3
 
-    def test_refusals(self, refused, squad_file, documents_file, tmp_path):
+    def test_refusals(self, refused, squad_file, documents_file, tmp_path, monkeypatch):
         assert "--bits has no meaning for task nq" in refused("evaluate", squad_file, "--task", "nq", "--bits", 8)
         assert "--second-read has no meaning where" in refused("evaluate", squad_file, "--writes", "--second-read", 1)
         told = refused("evaluate", squad_file, "--merged-inside", 0.2)
@@ -408,6 +416,10 @@ class TestEvaluate:
         assert "no such folder" in refused("evaluate", squad_file, "--output", tmp_path / "none" / "figures.json")
         assert "no such folder" in refused("evaluate", squad_file, "--model", tmp_path / "none")
         assert "is a folder; expected a file" in refused("evaluate", squad_file, "--output", tmp_path)
+        monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+        told = refused("evaluate", squad_file, "--output", tmp_path / "figures.json")
+        assert "figures.json must not be written by this user" in told
+        monkeypatch.undo()
         before = squad_file.read_bytes()
         for name in (squad_file, squad_file.parent / "sub" / ".." / squad_file.name):
             (squad_file.parent / "sub").mkdir(exist_ok=True)
@@ -448,7 +460,7 @@ class TestEvaluate:
             "--bits", 8, "--coded-share", 0.6, "--kept-share", 0.5, "--retrieval-weight", 0.3, "--output", figures,
         )  # fmt: skip
         assert status == 0, errors
-        told = json.loads(figures.read_text())
+        told = json.loads(figures.read_text(encoding="utf-8"))
         assert (told["bits"], told["coded_share"]) == (8, 0.6)
         assert (told["kept_share"], told["retrieval_weight"]) == (0.5, 0.3)
 
@@ -457,11 +469,45 @@ class TestEvaluate:
         given = ("evaluate", squad_file, "--model", split_reader(k=1, bits=24), "--second-read", 1)
         status, _, errors = btr(*given, "--teacher", plain_reader("bert"), "--output", figures)
         assert status == 0, errors
-        told = json.loads(figures.read_text())
+        told = json.loads(figures.read_text(encoding="utf-8"))
         assert told["second_read"] == 1
         teacher, ours = (row["f1"] for row in told["rows"] if row["task"] == "gold")
         assert ours == teacher > 0
         assert "--second-read is 1, but there is no --teacher" in refused(*given)
+
+    def test_a_language(self, btr, refused, squad_file, split_reader, tmp_path, monkeypatch):
+        """Figures of one language are never taken for those of another."""
+        content, figures = json.loads(squad_file.read_text(encoding="utf-8")), tmp_path / "figures.json"
+        for paragraph in content["data"][0]["paragraphs"]:
+            paragraph["context"] = "今天天气很好"
+            for question in paragraph["qas"]:
+                question["answers"] = [{"text": "今天天气很好", "answer_start": 0}] if question["answers"] else []
+        squad_file.write_text(json.dumps(content), encoding="utf-8")
+        monkeypatch.setattr(squad, "best", lambda outputs: ("天气 很好。", 1.0))
+        given = ("evaluate", squad_file, "--model", split_reader(), "--mode", "gold", "--output", figures)
+        status, output, errors = btr(*given, "--language", "zh-CN")
+        assert status == 0, errors
+        assert "language zh" in output
+        told = json.loads(figures.read_text(encoding="utf-8"))
+        [row] = told["rows"]
+        assert (told["language"], row["em"], row["f1"]) == ("zh", 0, pytest.approx(80))
+        assert btr(*given, "--language", "ZH")[0] == 0
+        for other in ((), ("--language", "ja")):
+            assert "holds answers of another run" in refused(*given, *other)
+        figures.with_suffix(".answers.jsonl").unlink()
+        assert btr(*given)[0] == 0
+        told = json.loads(figures.read_text(encoding="utf-8"))
+        assert ("language" in told, told["rows"][0]["f1"]) == (False, 0)
+        status, output, errors = btr("evaluate", squad_file, *given[2:4], "--mode", "no-answer", "--language", "zh")
+        assert status == 0, errors
+
+    def test_languages_that_are_refused(self, refused, squad_file):
+        told = refused("evaluate", squad_file, "--language", "klingon")
+        assert "language is 'klingon'; expected one of ar, de, en, es, hi, ja," in told
+        assert "language is ''" in refused("evaluate", squad_file, "--language", "")
+        for task in ("fever", "mmlu"):
+            told = refused("evaluate", squad_file, "--task", task, "--writes", "--language", "en")
+            assert f"--language has no meaning for task {task}" in told
 
 
 KNOBS = ("bits", "coded_share", "kept_share", "second_read", "dtype")
@@ -477,7 +523,7 @@ class TestBenchmark:
         )  # fmt: skip
         assert status == 0, errors
         assert "bytes a token" in output
-        told = json.loads(figures.read_text())
+        told = json.loads(figures.read_text(encoding="utf-8"))
         assert told["questions"] == {"gold": 3, "open": 2}
         assert [tuple(row[knob] for knob in KNOBS) for row in told["rows"]] == [
             *((bits, share, 1.0, 0, "float32") for bits in (24, 8) for share in (1.0, 0.75, 0.54)),
@@ -528,7 +574,7 @@ class TestTrain:
         )  # fmt: skip
         assert status == 0, errors
         assert f"saved {output}" in told
-        record = json.loads((output / "training.json").read_text())
+        record = json.loads((output / "training.json").read_text(encoding="utf-8"))
         assert (record["settings"]["k"], record["settings"]["bits"]) == (1, 16)
         assert BTRReader(output).run(QUERY, [Document(content=passage(0))])["answers"]
 
@@ -599,6 +645,6 @@ def test_as_a_command(tmp_path):
     program = "from btr_cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", program, "evaluate", "missing [of] files.json"],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "btr: missing [of] files.json: no such file\n")

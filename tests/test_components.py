@@ -700,25 +700,27 @@ class TestSaved:
         tokens = {"model": split_reader(), "url": url, "progress_bar": False}
         indexing = Pipeline()
         indexing.add_component("tokens", BinaryTokenStore(**tokens))
-        with (tmp_path / "indexing.yaml").open("w") as file:
+        with (tmp_path / "indexing.yaml").open("w", encoding="utf-8") as file:
             indexing.dump(file)
         questions = Pipeline()
         questions.add_component("reader", BTRReader(token_store=BinaryTokenStore(**tokens), top_k=3))
-        with (tmp_path / "questions.yaml").open("w") as file:
+        with (tmp_path / "questions.yaml").open("w", encoding="utf-8") as file:
             questions.dump(file)
         script = """
             from conftest import passage
             from haystack import Document, Pipeline
-            with open("indexing.yaml") as file:
+            with open("indexing.yaml", encoding="utf-8") as file:
                 pipeline = Pipeline.load(file)
             documents = [Document(content=passage(number)) for number in range(8)]
             print(pipeline.run({"tokens": {"documents": documents}})["tokens"]["documents_written"])
             pipeline.close()
         """
         command = [sys.executable, "-c", textwrap.dedent(script)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True, encoding="utf-8"
+        )
         assert done.stdout.strip() == "8"
-        with (tmp_path / "questions.yaml").open() as file:
+        with (tmp_path / "questions.yaml").open(encoding="utf-8") as file:
             loaded = Pipeline.load(file)
         out = loaded.run({"reader": {"query": QUERY, "documents": documents}})["reader"]
         assert out["cache"] == {"hits": 8, "misses": 0}

@@ -144,7 +144,12 @@ def upstream_tests(tmp_path_factory):
         ]
         try:
             subprocess.run(
-                [*command, "--dest", folder, RELEASE], check=True, capture_output=True, text=True, timeout=120
+                [*command, "--dest", folder, RELEASE],
+                check=True,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                timeout=120,
             )
         except (subprocess.SubprocessError, OSError) as error:
             reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
@@ -170,9 +175,9 @@ def rewritten(source):
 
 
 def test_upstream_tests(upstream_tests, tmp_path):
-    (tmp_path / "test_upstream.py").write_text(rewritten(upstream_tests))
-    (tmp_path / "conftest.py").write_text(CHOICE)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = integration\n")
+    (tmp_path / "test_upstream.py").write_text(rewritten(upstream_tests), encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(CHOICE, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = integration\n", encoding="utf-8")
     path = os.pathsep.join([str(ROOT), str(ROOT / "components")])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_upstream.py"],
@@ -180,6 +185,7 @@ def test_upstream_tests(upstream_tests, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

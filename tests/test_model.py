@@ -138,7 +138,7 @@ def test_the_auto_class_gives_the_joint_reader(family, split_reader):
     with torch.no_grad():
         out = model(input_ids=IDS[:1], attention_mask=MASK[:1])
     assert out.start_logits.shape == (1, 6)
-    assert json.loads((folder / "config.json").read_text())["encoder"]["model_type"] == family
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["encoder"]["model_type"] == family
     assert not list(folder.glob("*.bin"))
 
 
@@ -371,8 +371,8 @@ def test_other_codes_of_a_btr_model_are_new(split_reader):
 
 def test_a_saved_model_does_not_tell_where_its_base_lay(split_reader):
     folder = split_reader("t5", k=1)
-    assert str(folder.parent) not in (folder / "config.json").read_text()
-    assert "plain" not in (folder / "config.json").read_text()
+    assert str(folder.parent) not in (folder / "config.json").read_text(encoding="utf-8")
+    assert "plain" not in (folder / "config.json").read_text(encoding="utf-8")
 
 
 def test_rows_of_like_length_are_read_together(split_reader, monkeypatch):

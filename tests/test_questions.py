@@ -34,7 +34,7 @@ TESTED = ("TITLE 0", " title_1 ", "Title 2", "")
 def passages_file(tmp_path):
     path = tmp_path / "passages.tsv"
     rows = [f"{number}\t{text}\tTitle_{number}\n" for number, text in enumerate(SENTENCES)]
-    path.write_text("id\ttext\ttitle\n" + "".join(rows))
+    path.write_text("id\ttext\ttitle\n" + "".join(rows), encoding="utf-8")
     return path
 
 
@@ -47,7 +47,7 @@ def squad_file(tmp_path):
         for i, text in enumerate(SENTENCES)
     ]  # fmt: skip
     path = tmp_path / "train.json"
-    path.write_text(json.dumps({"data": [{"title": "Sentences", "paragraphs": paragraphs}]}))
+    path.write_text(json.dumps({"data": [{"title": "Sentences", "paragraphs": paragraphs}]}), encoding="utf-8")
     return path
 
 
@@ -66,7 +66,7 @@ def test_an_asker_learns_to_write_questions(seq2seq, squad_file, tmp_path):
     )  # fmt: skip
     model = BTRForConditionalGeneration.from_pretrained(run_stage(settings)).float().eval()
     assert model.config.k == 0
-    history = json.loads((tmp_path / "asker" / "training.json").read_text())["history"]
+    history = json.loads((tmp_path / "asker" / "training.json").read_text(encoding="utf-8"))["history"]
     losses = [entry["loss_writing"] for entry in history if "loss_writing" in entry]
     assert losses[-1] < 0.5 * losses[0]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "asker")
@@ -165,7 +165,9 @@ def test_askers_that_cannot_be(changes, told):
 
 def test_claims_and_prompts_are_no_questions(seq2seq, tmp_path):
     file = tmp_path / "fever.jsonl"
-    file.write_text(json.dumps({"claim": "Oslo is a town.", "label": "SUPPORTS", "evidence": ["Oslo is a town."]}))
+    file.write_text(
+        json.dumps({"claim": "Oslo is a town.", "label": "SUPPORTS", "evidence": ["Oslo is a town."]}), encoding="utf-8"
+    )
     with pytest.raises(DataError, match=r"questions in the SQuAD format; leave out .*fever\.jsonl"):
         run_stage(StageSettings("asker", str(seq2seq), str(tmp_path / "a"), (str(file),), weights=WRITES))
 
@@ -193,7 +195,7 @@ class TestCommand:
 
     def test_articles_left_out(self, btr, asked, tmp_path):
         articles = [{"title": title, "paragraphs": [{"context": "Here.", "qas": []}]} for title in TESTED]
-        (tmp_path / "dev.json").write_text(json.dumps({"data": articles}))
+        (tmp_path / "dev.json").write_text(json.dumps({"data": articles}), encoding="utf-8")
         status, told, errors = btr(*asked, "--without", tmp_path / "dev.json")
         assert status == 0, errors
         assert f"left out 3 of {len(SENTENCES)} passages" in told
@@ -220,14 +222,14 @@ class TestCommand:
         monkeypatch.setattr(questions, "_asked", broken)
         assert "no more room" in refused(*asked)
         part = tmp_path / "asked.json.gz.part"
-        part.write_text(part.read_text() + '[{"title": "cut')
+        part.write_text(part.read_text(encoding="utf-8") + '[{"title": "cut', encoding="utf-8")
         begun = part.read_bytes()
         assert "holds asked passages of another run" in refused(*asked, "--seed", 1)
         passages_file = asked[1]
-        text = passages_file.read_text()
-        passages_file.write_text(text.replace("Norway", "Sweden"))
+        text = passages_file.read_text(encoding="utf-8")
+        passages_file.write_text(text.replace("Norway", "Sweden"), encoding="utf-8")
         assert "holds asked passages of another run" in refused(*asked)
-        passages_file.write_text(text)
+        passages_file.write_text(text, encoding="utf-8")
         assert part.read_bytes() == begun
         assert btr(*asked)[0] == 0
         assert file.read_bytes() == whole
@@ -243,14 +245,14 @@ class TestCommand:
         with monkeypatch.context() as patched:
             patched.setattr(questions, "_asked", killed)
             refused(*asked)
-        head = part.read_text()
-        part.write_text(f"{head}nonsense\n")
+        head = part.read_text(encoding="utf-8")
+        part.write_text(f"{head}nonsense\n", encoding="utf-8")
         assert "asked.json.gz.part, line 2: not an asked passage: nonsense" in refused(*asked)
-        part.write_text(f'{head}[{{"no": "question"}}]\n')
+        part.write_text(f'{head}[{{"no": "question"}}]\n', encoding="utf-8")
         assert "has lines that are not questions" in refused(*asked)
-        part.write_text("\n")
+        part.write_text("\n", encoding="utf-8")
         assert "asked.json.gz.part, line 1: not an asked passage" in refused(*asked)
-        part.write_text(head[:20])
+        part.write_text(head[:20], encoding="utf-8")
         assert btr(*asked)[0] == 0
 
     def test_two_runs_together(self, btr, asked, tmp_path):
@@ -274,9 +276,9 @@ class TestCommand:
         assert "window is 5000, but this encoder has only 512 positions" in refused(*asked, *bert)
         titles = [f"Title {number}" for number in range(len(SENTENCES))]
         articles = [{"title": title, "paragraphs": [{"context": "Here.", "qas": []}]} for title in titles]
-        (tmp_path / "dev.json").write_text(json.dumps({"data": articles}))
+        (tmp_path / "dev.json").write_text(json.dumps({"data": articles}), encoding="utf-8")
         assert "is of an article that is left out" in refused(*asked, "--without", tmp_path / "dev.json")
         assert "the teacher is sure of no answer: --least is 1.0" in refused(*asked, "--least", 1)
-        (tmp_path / "asked.json.gz").write_text("mine")
+        (tmp_path / "asked.json.gz").write_text("mine", encoding="utf-8")
         assert "is there already" in refused(*asked)
-        assert (tmp_path / "asked.json.gz").read_text() == "mine"
+        assert (tmp_path / "asked.json.gz").read_text(encoding="utf-8") == "mine"

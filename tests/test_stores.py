@@ -286,6 +286,7 @@ def test_bad_urls_are_told_the_good_ones(bad):
 
 @pytest.mark.parametrize("name", ["a b.db", "a#b?c&d=e.db", "%20%2F.db", "größe 東京.db", "'\";--.db", "-"])
 def test_odd_names(tmp_path, monkeypatch, name):
+    name = os.fsdecode(name.encode())  # as the command line gives it, whatever the locale
     monkeypatch.chdir(tmp_path)
     with open_store(f"sqlite:///{name}", MODEL) as store:
         store.put_many([item("a")])
@@ -697,7 +698,7 @@ def test_kill_9_loses_nothing_that_was_committed(url):
 
         child = Child(work)
         os.close(its)
-        with os.fdopen(ours) as acknowledged:
+        with os.fdopen(ours, "rb") as acknowledged:
             committed.add(int(acknowledged.readline()))
             time.sleep(rng.uniform(0, 0.1))
             child.kill()

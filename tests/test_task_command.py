@@ -25,9 +25,11 @@ QUESTIONS = [("what is the capital of norway", ["Oslo"]), ("who was awarded the 
 def nq(tmp_path):
     """NQ-open and passages as DPR cuts them."""
     questions, passages = tmp_path / "nq.jsonl", tmp_path / "psgs.tsv"
-    questions.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in QUESTIONS))
+    questions.write_text(
+        "".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in QUESTIONS), encoding="utf-8"
+    )
     lines = [f"{number}\t{text}\tTitle {number}" for number, text in enumerate(SENTENCES, 1)]
-    passages.write_text("\n".join(["id\ttext\ttitle", *lines]) + "\n")
+    passages.write_text("\n".join(["id\ttext\ttitle", *lines]) + "\n", encoding="utf-8")
     return questions, passages
 
 
@@ -49,11 +51,11 @@ def test_found_answers(nq, split_reader, plain_reader, tmp_path):
         assert row["passages"] <= 3
     assert rows[0]["bytes_a_token"] is None
     assert rows[1]["bytes_a_token"] > 2
-    assert json.loads(output.read_text())["rows"] == rows
-    assert (tmp_path / "figures.md").read_text().count("| EM |") == 2
-    assert len((tmp_path / "figures.answers.jsonl").read_text().splitlines()) == 1 + 2 * 2
+    assert json.loads(output.read_text(encoding="utf-8"))["rows"] == rows
+    assert (tmp_path / "figures.md").read_text(encoding="utf-8").count("| EM |") == 2
+    assert len((tmp_path / "figures.answers.jsonl").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 2
     assert evaluate_task(settings, output) == rows  # bytes are those of the first run: nothing is read again
-    passages.write_text(passages.read_text() + "99\tOne more.\tTitle\n")
+    passages.write_text(passages.read_text(encoding="utf-8") + "99\tOne more.\tTitle\n", encoding="utf-8")
     with pytest.raises(DataError, match="answers of another run"):
         evaluate_task(settings, output)
 
@@ -125,20 +127,38 @@ def test_questions_with_and_without_passages(fid, split_reader):
     assert (row["questions"], row["passages"]) == (2, 3)
 
 
+def test_a_language(nq, split_reader, monkeypatch, tmp_path):
+    data, passages = nq
+    data.write_text(json.dumps({"question": "oslo?", "answer": ["東京都"]}) + "\n", encoding="utf-8")
+    monkeypatch.setattr(tasks, "best", lambda outputs: ("「東京 都」", 0.0))
+    output = tmp_path / "figures.json"
+    settings = settings_for("nq", data, [split_reader()], passages=str(passages))
+    values = {}
+    for language in (None, "ja"):
+        [row] = evaluate_task(replace(settings, language=language), output)
+        values[language] = row["value"]
+        told = json.loads(output.read_text(encoding="utf-8"))
+        assert told.get("language") == language
+        with pytest.raises(DataError, match="answers of another run"):
+            evaluate_task(replace(settings, language="zh"), output)
+        output.with_suffix(".answers.jsonl").unlink()
+    assert values == {None: 0, "ja": 100}
+
+
 @pytest.mark.parametrize("task", ["fever", "mmlu"])
 def test_written_answers(task, nq, generative, tmp_path):
     """Evidence that comes with a claim is read, found or not; choices stand in the question."""
     if task == "fever":
         data = tmp_path / "fever.jsonl"
         claim = {"claim": "Oslo is in Norway.", "label": "SUPPORTS", "evidence": ["Oslo -LRB- a town -RRB- is it ."]}
-        data.write_text(json.dumps(claim) + "\n")
+        data.write_text(json.dumps(claim) + "\n", encoding="utf-8")
     else:
         data = tmp_path / "geography_test.csv"
-        data.write_text("What is the capital of Norway?,Rome,Oslo,Paris,Bern,B\n")
+        data.write_text("What is the capital of Norway?,Rome,Oslo,Paris,Bern,B\n", encoding="utf-8")
     settings = settings_for(task, data, [generative], passages=str(nq[1]), writes=True)
     [row] = evaluate_task(settings, tmp_path / f"{task}.json")
     assert (row["questions"], row["metric"]) == (1, "accuracy")
-    [_, line] = (tmp_path / f"{task}.answers.jsonl").read_text().splitlines()
+    [_, line] = (tmp_path / f"{task}.answers.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["passages"] <= 3
     assert json.loads(line)["text"] in TASKS[task].words
     knobs = {"kept_share": 0.5, "merged_inside": 0.1, "merged_across": 0.2}
@@ -158,25 +178,29 @@ def test_questions_without_passages(task, nq, split_reader, tmp_path):
     if task == "triviaqa":
         answer = {"Value": "Oslo", "Aliases": ["Oslo", "Kristiania"]}
         one = {"Question": "What is the capital of Norway?", "QuestionId": "tc_1", "Answer": answer}
-        data.write_text(json.dumps({"Data": [one]}))
+        data.write_text(json.dumps({"Data": [one]}), encoding="utf-8")
     else:
         one = {"utterance": "what is the capital of norway?", "targetValue": '(list (description "Oslo"))'}
-        data.write_text(json.dumps([one]))
+        data.write_text(json.dumps([one]), encoding="utf-8")
     model = split_reader()
     [row] = evaluate_task(settings_for(task, data, [model], passages=str(nq[1])), tmp_path / "figures.json")
     assert (row["task"], row["metric"], row["questions"], row["passages"]) == (task, "EM", 1, 3)
-    [_, line] = (tmp_path / "figures.answers.jsonl").read_text().splitlines()
+    [_, line] = (tmp_path / "figures.answers.jsonl").read_text(encoding="utf-8").splitlines()
     assert row["value"] == 100 * (json.loads(line)["text"].lower() in {"oslo", "kristiania"})
 
 
 def test_a_model_as_its_own_teacher_and_ids_that_come_twice(nq, split_reader, tmp_path):
     data = tmp_path / "twice.jsonl"
-    data.write_text("".join(json.dumps({"id": "1", "question": q, "answer": a}) + "\n" for q, a in QUESTIONS))
+    data.write_text(
+        "".join(json.dumps({"id": "1", "question": q, "answer": a}) + "\n" for q, a in QUESTIONS), encoding="utf-8"
+    )
     model = split_reader(k=1, bits=24)
     settings = settings_for("nq", data, [model], teacher=str(model), passages=str(nq[1]), knobs={"kept_share": 0.5})
     rows = evaluate_task(settings, tmp_path / "figures.json")
     assert [row["teacher"] for row in rows] == [True, False]
-    lines = [json.loads(line) for line in (tmp_path / "figures.answers.jsonl").read_text().splitlines()[1:]]
+    lines = [
+        json.loads(line) for line in (tmp_path / "figures.answers.jsonl").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     assert [(line["teacher"], line["number"]) for line in lines] == [(True, 0), (True, 1), (False, 0), (False, 1)]
 
 
@@ -212,20 +236,20 @@ def test_a_run_that_was_broken_off_goes_on(nq, split_reader, tmp_path, monkeypat
     output, journal = tmp_path / "figures.json", tmp_path / "figures.answers.jsonl"
     settings = settings_for("nq", data, [split_reader()], passages=str(passages))
     first = evaluate_task(settings, output)
-    lines = journal.read_text().splitlines()
-    journal.write_text("\n".join([*lines[:-1], lines[-1][:20]]))
+    lines = journal.read_text(encoding="utf-8").splitlines()
+    journal.write_text("\n".join([*lines[:-1], lines[-1][:20]]), encoding="utf-8")
     asked = []
     answered = tasks.answered
     monkeypatch.setattr(tasks, "answered", lambda *given: asked.append(given[-1].question) or answered(*given))
     again = evaluate_task(settings, output)
     assert asked == [QUESTIONS[1][0]]
     assert again[0]["value"] == first[0]["value"]
-    assert len(journal.read_text().splitlines()) == 3
+    assert len(journal.read_text(encoding="utf-8").splitlines()) == 3
     assert evaluate_task(settings, output)[0]["value"] == first[0]["value"]
     assert len(asked) == 1
     with pytest.raises(DataError, match="answers of another run"):
         evaluate_task(settings_for("nq", data, [split_reader()], passages=str(passages), top_k=2), output)
-    journal.write_text("\n".join([lines[0], "nonsense", lines[1]]))
+    journal.write_text("\n".join([lines[0], "nonsense", lines[1]]), encoding="utf-8")
     with pytest.raises(DataError, match="line 2: not an answer: nonsense"):
         evaluate_task(settings, output)
 

@@ -752,6 +752,11 @@ def test_open_exact_match(prediction, answers, score):
     assert open_exact_match(prediction, Item("1", "?", answers)) == score
 
 
+def test_open_exact_match_in_a_language():
+    item = Item("1", "?", ("東京都。",))
+    assert [open_exact_match("「東京 都」", item, language) for language in (None, "ja")] == [0, 1]
+
+
 @given(st.text(), st.lists(st.text()))
 def test_open_exact_match_accepts_each_answer_and_nothing_without_any(prediction, answers):
     item = Item("1", "?", tuple(answers))

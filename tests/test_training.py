@@ -172,7 +172,7 @@ def test_three_stages_make_a_reader(family, plain_reader, squad_file, tmp_path):
     reader = SplitReader.from_pretrained(binarised)
     assert (reader.model.config.k, reader.model.config.bits) == (1, 16)
     assert len(reader.read(["What of 3?"], reader.encode([passage(3)]))[0].score)
-    record = json.loads((binarised / "training.json").read_text())
+    record = json.loads((binarised / "training.json").read_text(encoding="utf-8"))
     assert record["settings"]["stage"] == "binarised"
     assert any("eval_loss" in entry for entry in record["history"])
     before = AutoTokenizer.from_pretrained(plain_reader(family)).backend_tokenizer.to_str()
@@ -211,7 +211,7 @@ def test_three_stages_make_a_reader_that_writes(plain_reader, seq2seq, squad_fil
     run_stage(settings_for("decomposed", found, decomposed, squad_file, teacher=str(teacher), **writing))
     del writing["decoder"]
     run_stage(settings_for("binarised", decomposed, binarised, squad_file, teacher=str(teacher), **writing))
-    history = json.loads((teacher / "training.json").read_text())["history"]
+    history = json.loads((teacher / "training.json").read_text(encoding="utf-8"))["history"]
     assert any("loss_writing" in entry for entry in history)
     reader, finder = GenerativeReader.from_pretrained(binarised), SplitReader.from_pretrained(binarised)
     passages = reader.encode([passage(3)])
@@ -249,14 +249,18 @@ def test_writing_is_learnt(seq2seq, squad_file, tmp_path):
     run_stage(
         settings_for("teacher", seq2seq, tmp_path / "m", squad_file, steps=100, learning_rate=5e-3, weights=weights)
     )
-    history = json.loads((tmp_path / "m" / "training.json").read_text())["history"]
+    history = json.loads((tmp_path / "m" / "training.json").read_text(encoding="utf-8"))["history"]
     losses = [entry["loss_writing"] for entry in history if "loss_writing" in entry]
     assert losses[-1] < 0.7 * losses[0]
 
 
 def test_training_lowers_the_loss(plain_reader, squad_file, tmp_path):
     run_stage(settings_for("teacher", plain_reader("bert"), tmp_path / "m", squad_file, steps=150, learning_rate=2e-3))
-    losses = [e["loss"] for e in json.loads((tmp_path / "m" / "training.json").read_text())["history"] if "loss" in e]
+    losses = [
+        e["loss"]
+        for e in json.loads((tmp_path / "m" / "training.json").read_text(encoding="utf-8"))["history"]
+        if "loss" in e
+    ]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -284,11 +288,13 @@ def test_a_folder_of_other_settings_is_refused(plain_reader, squad_file, tmp_pat
         run_stage(settings_for("teacher", base, output, squad_file, seed=1))
     assert (output / "model.safetensors").read_bytes() == before
     begun = output / "settings.json"
-    older = {name: value for name, value in json.loads(begun.read_text()).items() if name != "nested_shares"}
-    begun.write_text(json.dumps(older))  # by a release that did not have it
+    older = {
+        name: value for name, value in json.loads(begun.read_text(encoding="utf-8")).items() if name != "nested_shares"
+    }
+    begun.write_text(json.dumps(older), encoding="utf-8")  # by a release that did not have it
     run_stage(settings_for("teacher", base, output, squad_file, steps=8))
     assert (output / "model.safetensors").read_bytes() != before
-    begun.write_text("{")
+    begun.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"settings\.json: not the settings of a stage"):
         run_stage(settings_for("teacher", base, output, squad_file))
 
@@ -320,7 +326,7 @@ def test_codes_that_can_be_cut(plain_reader, squad_file, tmp_path):
         coded_share=0.6, nested_shares=(1.0, 0.3),
     )  # fmt: skip
     run_stage(settings)
-    history = json.loads((output / "training.json").read_text())["history"]
+    history = json.loads((output / "training.json").read_text(encoding="utf-8"))["history"]
     assert any("loss_first_look" in entry for entry in history)
     short = SplitReader.from_pretrained(output, bits=4)
     assert short.coded_share == 0.6
@@ -377,7 +383,7 @@ def test_the_decoder_alone(seq2seq, squad_file, tmp_path):
         for paragraph in article["paragraphs"]:
             for question in paragraph["qas"]:
                 question |= {"answers": [], "is_impossible": True}
-    unanswered.write_text(json.dumps(data))
+    unanswered.write_text(json.dumps(data), encoding="utf-8")
     for file in (unanswered, squad_file):
         settings = settings_for("binarised", base, tmp_path / "m", file, decoder_only=True, **writing)
         run_stage(dataclasses.replace(settings, output=str(tmp_path / file.stem), weights=Weights(writing=1.0)))
@@ -415,11 +421,14 @@ def test_two_processes_train_one_model(plain_reader, squad_file, tmp_path):
     }  # fmt: skip
     options = [text for name, value in given.items() for text in (f"--{name}", str(value))]
     threads = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*start, "train", "binarised", *options], env=threads, capture_output=True, text=True)  # noqa: PLW1510
+    command = [*start, "train", "binarised", *options]
+    done = subprocess.run(command, env=threads, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert len(SplitReader.from_pretrained(output).read(["What of 3?"], [])) == 1
     [at_end] = [
-        entry for entry in json.loads((output / "training.json").read_text())["history"] if "train_loss" in entry
+        entry
+        for entry in json.loads((output / "training.json").read_text(encoding="utf-8"))["history"]
+        if "train_loss" in entry
     ]
     assert at_end["step"] == 4
     assert at_end["train_samples_per_second"] / at_end["train_steps_per_second"] == pytest.approx(2, rel=0.05)
@@ -477,7 +486,9 @@ def test_what_cannot_be_trained_is_refused_before_work(plain_reader, squad_file,
     with pytest.raises(ValueError, match="imitates a teacher"):
         settings_for("binarised", "x", tmp_path, squad_file)
     empty = tmp_path / "empty.json"
-    empty.write_text(json.dumps({"data": [{"title": "a", "paragraphs": [{"context": "text", "qas": []}]}]}))
+    empty.write_text(
+        json.dumps({"data": [{"title": "a", "paragraphs": [{"context": "text", "qas": []}]}]}), encoding="utf-8"
+    )
     with pytest.raises(DataError, match="no question to train on"):
         run_stage(settings_for("teacher", plain_reader("bert"), tmp_path / "out", empty))
 
@@ -499,7 +510,7 @@ CLAIM = {
 
 
 def test_three_kinds_of_files(squad_file, tmp_path, caplog):
-    (tmp_path / "nq.jsonl").write_text(json.dumps(QED) + "\n")
+    (tmp_path / "nq.jsonl").write_text(json.dumps(QED) + "\n", encoding="utf-8")
     without = {"id": 4, "claim": "So it is.", "label": "SUPPORTS"}
     (tmp_path / "fever.jsonl.gz").write_bytes(gzip.compress(f"\n{json.dumps(CLAIM)}\n{json.dumps(without)}\n".encode()))
     assert read_paragraphs(squad_file) == read_squad(squad_file)
@@ -510,10 +521,10 @@ def test_three_kinds_of_files(squad_file, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert read_paragraphs(tmp_path / "fever.jsonl.gz") == [expected]
     assert "left out 1 claims without the text of their evidence" in caplog.text
-    (tmp_path / "pages.jsonl").write_text(json.dumps(without | {"evidence": [[[1, 2, "Oslo", 0]]]}))
+    (tmp_path / "pages.jsonl").write_text(json.dumps(without | {"evidence": [[[1, 2, "Oslo", 0]]]}), encoding="utf-8")
     with pytest.raises(DataError, match="none of 1 claims comes with the text of its evidence"):
         read_paragraphs(tmp_path / "pages.jsonl")
-    (tmp_path / "open.jsonl").write_text(json.dumps({"question": "who?", "answer": ["I"]}))
+    (tmp_path / "open.jsonl").write_text(json.dumps({"question": "who?", "answer": ["I"]}), encoding="utf-8")
     with pytest.raises(DataError, match="questions without paragraphs"):
         read_paragraphs(tmp_path / "open.jsonl")
 
@@ -521,7 +532,7 @@ def test_three_kinds_of_files(squad_file, tmp_path, caplog):
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"questions": []}'])
 def test_other_files_are_told_of(text, tmp_path):
     path = tmp_path / "other.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=r"other\.json"):
         read_paragraphs(path)
 

@@ -161,7 +161,7 @@ def test_marks_are_trained_without_a_teacher(plain_reader, tmp_path):
     answers = [{"text": text.split()[2], "answer_start": text.index(text.split()[2])}]
     entry = {"context": text, "qas": [{"id": "1", "question": "What of passage 1?", "answers": answers}]}
     data = tmp_path / "train.json"
-    data.write_text(json.dumps({"data": [{"title": "one", "paragraphs": [entry]}]}))
+    data.write_text(json.dumps({"data": [{"title": "one", "paragraphs": [entry]}]}), encoding="utf-8")
     shared = {"stage": "binarised", "base": str(plain_reader("t5")), "data": (str(data),), "k": 1, "bits": 16}
     with pytest.raises(ValueError, match="set the weights of imitation and distillation to 0"):
         StageSettings(**shared, output=str(tmp_path / "x"))

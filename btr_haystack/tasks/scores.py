@@ -18,7 +18,7 @@ _BARE_LETTER = re.compile(rf"[\W_]*([{CHOICES}])[\W_]*", re.IGNORECASE)
 _LETTER = re.compile(rf"(?<![\w'\u2019-])[{CHOICES}](?![\w'\u2019-])")
 
 
-def open_exact_match(prediction: str, item: Item) -> float:
+def open_exact_match(prediction: str, item: Item, language: str | None = None) -> float:
     """
     Tell whether an answer equals an accepted one, both normalised, as DPR and FiD evaluate open-domain questions.
 
@@ -32,9 +32,11 @@ def open_exact_match(prediction: str, item: Item) -> float:
 
     :param prediction: The predicted answer.
     :param item: The question and its accepted answers.
+    :param language: As for `btr_haystack.metrics.normalise`.
     :returns: 1.0 or 0.0.
+    :raises ValueError: For a language that is not known.
     """
-    return float(normalise(prediction) in map(normalise, item.answers))
+    return float(normalise(prediction, language) in (normalise(one, language) for one in item.answers))
 
 
 def label_accuracy(prediction: str, item: Item) -> float:

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import random
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -267,6 +268,7 @@ def run_stage(settings: StageSettings) -> Path:
         save_total_limit=1,
         remove_unused_columns=False,
         report_to=[],
+        disable_tqdm=sys.stderr is None or not sys.stderr.isatty(),  # a bar of progress is for a terminal
         seed=settings.seed,
         dataloader_num_workers=0,
     )
@@ -292,7 +294,7 @@ def run_stage(settings: StageSettings) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     if trainer.is_world_process_zero() and not (output / SETTINGS_FILE).is_file():
         begun = output / f"{SETTINGS_FILE}.part"
-        begun.write_text(json.dumps(_shareable(settings) | {CONTENTS: contents}, indent=1) + "\n")
+        begun.write_text(json.dumps(_shareable(settings) | {CONTENTS: contents}, indent=1) + "\n", encoding="utf-8")
         begun.replace(output / SETTINGS_FILE)
     trainer.train(resume_from_checkpoint=last_checkpoint(output))
     if trainer.is_world_process_zero():
@@ -304,7 +306,7 @@ def run_stage(settings: StageSettings) -> Path:
             tokenizer.init_kwargs.pop(name, None)
         tokenizer.save_pretrained(output)
         record = {"settings": _shareable(settings), "history": history}
-        (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+        (output / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return output
 
 
@@ -333,7 +335,7 @@ def _check_resumable(output: Path, settings: StageSettings, contents: dict[str, 
         return
     now = json.loads(json.dumps(_shareable(settings)))
     try:
-        before = json.loads(begun.read_text())
+        before = json.loads(begun.read_text(encoding="utf-8"))
     except ValueError as error:
         msg = f"{begun}: not the settings of a stage ({error}); move {output} away, or give another output folder"
         raise DataError(msg) from error
