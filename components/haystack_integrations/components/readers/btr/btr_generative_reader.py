@@ -11,8 +11,8 @@ from typing import Any
 
 from haystack import Document, GeneratedAnswer, component, logging
 from haystack.utils import ComponentDevice, Secret
-from transformers import GenerationConfig
 
+from btr_haystack._transformers import GenerationConfig
 from btr_haystack.errors import ModelError
 from btr_haystack.generator import Compression, GenerativeReader, Written
 from btr_haystack.merge import MOST_MERGED
