@@ -124,3 +124,6 @@ class BTRConfig(PreTrainedConfig):
         if self.code == "sign" and self.bits not in (None, self.encoder.hidden_size):
             msg = f"the sign code has one bit a dimension: bits must be {self.encoder.hidden_size}, not {self.bits}"
             raise ValueError(msg)
+
+
+BTRConfig.__module__ = "btr_haystack.config"  # where pickles and people find it

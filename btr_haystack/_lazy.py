@@ -7,7 +7,9 @@ Public names of a package that are imported when they are first asked for, so th
 Python locks a module while it is imported. A thread that imports `package.part` locks the part and then waits for the
 package; if the package's own file imports its parts, another thread waits the other way round, and one of the two gets
 `_DeadlockError` or a module that is half there. So no `__init__.py` of ours imports a part that has a public name. All
-waiting then goes one way: a part waits for the parts below it and for its package, and a package for neither.
+waiting then goes one way: a part waits for the parts below it and for its package, and a package for neither. What
+`btr_haystack/__init__.py` itself needs lies in `_config`, `_lazy` and `_transformers`. Nobody outside the package
+imports these (a contract in pyproject.toml), so whoever locks one of them does not wait for the package.
 """
 
 from collections.abc import Callable, Mapping

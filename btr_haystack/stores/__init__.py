@@ -10,19 +10,19 @@ from btr_haystack._lazy import lazily
 if TYPE_CHECKING:
     from btr_haystack.stores.base import Store
     from btr_haystack.stores.memory import MemoryStore
-    from btr_haystack.stores.opening import MEMORY, SQLITE, open_store
+    from btr_haystack.stores.opening import MEMORY, absolute_url, open_store
     from btr_haystack.stores.sqlite import SQLiteStore
 
-__all__ = ["MEMORY", "SQLITE", "MemoryStore", "SQLiteStore", "Store", "open_store"]
+__all__ = ["MEMORY", "MemoryStore", "SQLiteStore", "Store", "absolute_url", "open_store"]
 
 __getattr__ = lazily(
     __name__,
     {
         "MEMORY": "opening",
-        "SQLITE": "opening",
         "MemoryStore": "memory",
         "SQLiteStore": "sqlite",
         "Store": "base",
+        "absolute_url": "opening",
         "open_store": "opening",
     },
 )

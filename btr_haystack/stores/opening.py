@@ -14,6 +14,19 @@ from btr_haystack.stores.sqlite import SQLiteStore
 MEMORY, SQLITE = "memory://", "sqlite:///"
 
 
+def absolute_url(url: str) -> str:
+    """
+    Names the same store from wherever one is.
+
+    >>> absolute_url("memory://"), absolute_url("sqlite:////var/lib/passages.db")
+    ('memory://', 'sqlite:////var/lib/passages.db')
+
+    :param url: as `open_store` takes it; another text is left as it is.
+    """
+    path = url.removeprefix(SQLITE) if isinstance(url, str) and url.startswith(SQLITE) else ""
+    return f"{SQLITE}{Path(path).absolute()}" if path else url
+
+
 def open_store(url: str, fingerprint: Fingerprint | None) -> Store:
     """
     Opens a store, or makes it if there is none.

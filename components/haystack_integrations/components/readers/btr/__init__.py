@@ -6,7 +6,7 @@
 
 from typing import TYPE_CHECKING
 
-from btr_haystack._lazy import lazily
+from btr_haystack import lazily
 
 if TYPE_CHECKING:
     from haystack_integrations.components.readers.btr.binary_token_store import BinaryTokenStore
