@@ -93,7 +93,8 @@ class SQLiteStore(Store):
         :raises FingerprintError: if the store holds passages of another model.
         :raises StoreError: if the file is no store that this version knows, or cannot be opened or made.
         """
-        self._start(path, fingerprint)
+        self._begin(path)
+        self._find(fingerprint)
 
     def __getstate__(self) -> dict[str, Any]:
         """Which file it is: connections and locks are neither copied nor pickled."""
@@ -103,20 +104,25 @@ class SQLiteStore(Store):
         return {"path": self.path, "fingerprint": self.fingerprint, "closed": self._closed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Opens the file again, and makes none."""
-        if not state["closed"] and not _size(state["path"]):
-            msg = f"There is no store in {state['path']}, where this one was when it was copied or pickled."
-            raise NoStoreError(msg)
-        self._start(state["path"], state["fingerprint"])
+        """Opens the file again, and makes none; what was closed stays so."""
+        self._begin(state["path"])
         if state["closed"]:
+            self.fingerprint = state["fingerprint"]
             self.close()
+            return
+        if not _size(self.path):
+            msg = f"There is no store in {self.path}, where this one was when it was copied or pickled."
+            raise NoStoreError(msg)
+        self._find(state["fingerprint"])
 
-    def _start(self, path: Path, fingerprint: Fingerprint | None) -> None:
+    def _begin(self, path: Path) -> None:
         self.path = path.absolute()
         self._reader, self._writer = _Slot(), _Slot()
         self._closed = False
         self._file: tuple[int, int] | None = None  # which file was opened
         _open_stores.add(self)
+
+    def _find(self, fingerprint: Fingerprint | None) -> None:
         try:
             self.fingerprint = self._open(fingerprint)
             self._file = _identity(self.path)
@@ -147,6 +153,7 @@ class SQLiteStore(Store):
     def delete_many(self, keys: Iterable[bytes]) -> int:
         """See `Store`. Other writers wait until the last key is taken, and give up after a minute."""
         with self._transaction() as connection:
+            connection.execute("DELETE FROM records WHERE 0")  # fails in a file that can only be read
             unwanted = ((key,) for key in checked_keys(keys))
             return connection.executemany("DELETE FROM records WHERE key = ?", unwanted).rowcount
 

@@ -187,7 +187,7 @@ def _whole(number: object) -> int | None:
     if isinstance(number, bool) or not isinstance(number, Real | Decimal):
         return None
     try:
-        whole = int(number)
+        whole = int(number)  # type: ignore[arg-type] # every Real has __trunc__, says its documentation
     except (OverflowError, ValueError):  # infinite, or no number
         return None
     return whole if whole == number else None

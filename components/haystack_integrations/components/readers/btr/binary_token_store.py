@@ -149,6 +149,7 @@ class BinaryTokenStore:
         self.merged_share = merged_share
         self._reader: SplitReader | None = None
         self._store: Store | None = None
+        self._copies_told = False
 
     def __getstate__(self) -> dict[str, Any]:
         """
@@ -158,14 +159,15 @@ class BinaryTokenStore:
         url would name another.
         """
         state = {**self.__dict__, "_reader": None, "_place": absolute_url(self.url)}
-        if self._store is not None and self.in_memory:
+        if self._store is None or not self.in_memory:
+            state["_store"] = None
+        elif not self._copies_told:
+            self._copies_told = True
             logger.warning(
-                "The {count} passages of a memory:// store are copied with it. What is written to one of the two is "
-                "not seen by the other; for a store that processes share, give it a url of the form sqlite:///store.db",
+                "The {count} passages of a memory:// store go with each copy or pickle of it. What is then written to "
+                "one of them is not seen by the others; processes can share a store with the url sqlite:///store.db.",
                 count=len(self._store),
             )
-        else:
-            state["_store"] = None
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
