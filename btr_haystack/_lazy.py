@@ -33,7 +33,7 @@ def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         home = homes.get(name)
         if home is not None:
             return getattr(import_module(f"{package}.{home}"), name)
-        if not name.startswith("_"):
+        if name.isidentifier() and not name.startswith("_"):
             try:
                 return import_module(f"{package}.{name}")
             except ModuleNotFoundError as error:
