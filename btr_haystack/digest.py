@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers.utils import CONFIG_NAME, cached_file
 
+from btr_haystack._transformers import CONFIG_NAME, cached_file
 from btr_haystack.config import BTRConfig
 from btr_haystack.int8 import WEIGHTS_FILE, whole
 

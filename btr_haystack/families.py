@@ -15,9 +15,14 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, T5EncoderModel
-from transformers.masking_utils import create_bidirectional_mask
 
+from btr_haystack._transformers import (
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    T5EncoderModel,
+    create_bidirectional_mask,
+)
 from btr_haystack.errors import ModelError
 
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert", "electra")

@@ -18,9 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, PreTrainedModel, T5ForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutput, QuestionAnsweringModelOutput
 
+from btr_haystack._transformers import (
+    BaseModelOutput,
+    GenerationConfig,
+    PreTrainedModel,
+    QuestionAnsweringModelOutput,
+    T5ForConditionalGeneration,
+)
 from btr_haystack.config import BTRConfig
 from btr_haystack.digest import WRITING
 from btr_haystack.errors import ModelError

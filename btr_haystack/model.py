@@ -13,11 +13,15 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
-from transformers.modeling_outputs import QuestionAnsweringModelOutput
-from transformers.utils import cached_file
 
 from btr_haystack import binarise, int8
+from btr_haystack._transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    PreTrainedModel,
+    QuestionAnsweringModelOutput,
+    cached_file,
+)
 from btr_haystack.config import BTRConfig
 from btr_haystack.errors import ModelError
 from btr_haystack.families import Family, family_of, new_encoder
@@ -598,5 +602,4 @@ def join(
     return both[rows, source] * mask[..., None].to(both.dtype), mask
 
 
-AutoConfig.register("btr", BTRConfig)
 AutoModelForQuestionAnswering.register(BTRConfig, BTRForQuestionAnswering)

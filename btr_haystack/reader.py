@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoTokenizer
 
 from btr_haystack import binarise
+from btr_haystack._transformers import AutoConfig, AutoTokenizer
 from btr_haystack.config import BTRConfig
 from btr_haystack.digest import digest_of_files, digest_of_weights
 from btr_haystack.errors import ModelError

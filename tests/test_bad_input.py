@@ -4,17 +4,22 @@
 """Input that makes other readers stumble: a clear error or a sensible answer, and nothing lost."""
 
 import logging
+import math
 import tracemalloc
+from decimal import Decimal
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from conftest import SENTENCES, passage
-from haystack import Document
+from haystack import Document, ExtractedAnswer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from btr_haystack import SplitReader, passage_key, spans
 from btr_haystack.errors import ModelError
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
+from haystack_integrations.components.readers.btr._answers import with_page_number
 
 QUERY = "What is the capital of Norway?"
 KINDS = ("split", "joint")
@@ -206,16 +211,37 @@ class TestDocuments:
                 store.write_documents(given)
             assert store.count_documents() == 0
 
-    def test_page_numbers(self, reader, caplog):
+    def test_page_numbers(self, caplog):
         text = "First.\fOslo is the capital of Norway.\fThird."
-        pages = [Document(content=text, meta={"page_number": number}) for number in (4, "4")]
+        offset = ExtractedAnswer.Span(text.index("Oslo"), text.index("Oslo") + 4)
+
+        def page(number):
+            document = Document(content=text, meta={"page_number": number})
+            answer = ExtractedAnswer(query=QUERY, score=1.0, data="Oslo", document=document, document_offset=offset)
+            return with_page_number(answer).meta.get("answer_page_number")
+
+        whole = (4, 4.0, np.int64(4), np.uint8(4), np.float32(4), Decimal(4), Decimal("4.0"), Fraction(4), 10**400)
         with caplog.at_level(logging.WARNING):
-            answers = reader.run(QUERY, pages, top_k=50, overlap_threshold=None, no_answer=False)["answers"]
-        assert "page_number must be int" in caplog.text
+            pages = [page(number) for number in whole]
+        assert pages == [*[5] * 8, 10**400 + 1]
+        assert {type(number) for number in pages} == {int}
+        assert caplog.text == ""
+        for number in (
+            *("4", "", None, True, False, np.bool_(True), 4.5, math.nan, math.inf, -math.inf, np.float32("nan")),
+            *(Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity"), Fraction(9, 2), 4 + 0j, [4], np.array([4])),
+        ):
+            caplog.clear()
+            with caplog.at_level(logging.WARNING):
+                assert page(number) is None
+            assert "page_number must be int" in caplog.text
+            assert str(type(number)) in caplog.text
+
+    def test_page_numbers_of_answers(self, reader):
+        text = "First.\fOslo is the capital of Norway.\fThird."
+        page = [Document(content=text, meta={"page_number": 4.0})]
+        answers = reader.run(QUERY, page, top_k=50, overlap_threshold=None, no_answer=False)["answers"]
         for answer in answers:
-            before = text[: answer.document_offset.start].count("\f")
-            expected = {"answer_page_number": 4 + before} if answer.document.meta["page_number"] == 4 else {}
-            assert answer.meta == expected
+            assert answer.meta == {"answer_page_number": 4 + text[: answer.document_offset.start].count("\f")}
 
 
 class TestQuestions:

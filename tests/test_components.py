@@ -133,13 +133,55 @@ class TestBinaryTokenStore:
         with pytest.raises(TypeError, match="not str"):
             store.delete_documents([documents[3].id])
 
+    def test_keep_only_what_the_corpus_has(self, store, documents):
+        store.write_documents(documents)
+        current = [*documents[2:], documents[2], Document(content=None), Document(content=""), Document(content="new")]
+        assert store.keep_only(document for document in current) == 2
+        assert store.count_documents() == len(documents) - 2
+        assert sorted(store.keys()) == sorted(passage_key(document.content) for document in documents[2:])
+        assert store.keep_only(tuple(current)) == 0
+        assert store.delete_many([passage_key(documents[2].content), passage_key("new")]) == 1
+        assert store.write_documents(documents) == 3
+        assert store.keep_only([]) == len(documents)
+
+    def test_keep_only_changes_nothing_where_it_fails(self, store, documents):
+        def broken_off():
+            yield from documents[:6]
+            raise ConnectionError
+
+        store.write_documents(documents)
+        with pytest.raises(ConnectionError):
+            store.keep_only(broken_off())
+        for bad, error in (
+            (documents[0], "not a single one"),
+            ("text", "not str"),
+            (None, "not NoneType"),
+            ([documents[0], "text"], "not str"),
+            ({"id": documents[0]}, "not str"),
+        ):
+            with pytest.raises(TypeError, match=error):
+                store.keep_only(bad)
+        with pytest.raises(StoreError, match="16 bytes"):
+            store.delete_many([passage_key(documents[0].content), documents[0].id])
+        assert store.count_documents() == len(documents)
+
+    def test_keep_only_gives_space_back(self, store, documents, url):
+        file = Path(url.removeprefix("sqlite:///"))
+        store.write_documents(Document(content=f"{number} {documents[0].content}") for number in range(200))
+        store.write_documents(documents)
+        full = store.report().file_bytes
+        assert store.keep_only(documents) == 200
+        store.compact()
+        assert file.stat().st_size < full / 4
+
     def test_an_existing_store_is_managed_without_the_model(self, store, documents, monkeypatch):
         store.write_documents(documents)
         store.close()
         monkeypatch.setattr(BinaryTokenStore, "_load", lambda self: pytest.fail("the model was loaded"))
         assert store.count_documents() == len(documents)
         assert store.delete_documents(documents[:1]) == 1
-        assert store.report().passages == len(documents) - 1
+        assert store.keep_only(documents[2:]) == 1
+        assert store.report().passages == len(list(store.keys())) == len(documents) - 2
 
     def test_a_damaged_store_is_told_of_without_the_model(self, store, documents, url, monkeypatch):
         Path(url.removeprefix("sqlite:///")).write_bytes(b"no database " * 99)
@@ -236,6 +278,7 @@ class TestBinaryTokenStore:
         store = BinaryTokenStore(None, f"sqlite:///{tmp_path}/mistyped.db")
         assert store.model_name_or_path == "btr-flan-t5-small-squad"
         assert (store.count_documents(), store.delete_documents(documents)) == (0, 0)
+        assert (store.keep_only(documents), store.delete_many([]), list(store.keys())) == (0, 0, [])
         store.compact()
         with pytest.raises(NoStoreError, match=r"mistyped\.db: there is no store to copy from"):
             BinaryTokenStore(url=f"sqlite:///{tmp_path}/other.db").copy_from(store)

@@ -114,6 +114,66 @@ def test_delete(store):
     assert len(store) == 1
 
 
+def test_keep_only(store):
+    store.put_many(map(item, "abcd"))
+    assert store.keep_only(iter([key("a"), key("x"), key("c"), key("a")])) == 2
+    assert sorted(store.keys()) == sorted(map(key, "ac"))
+    assert store.get_many([key("a"), key("x")]) == [b"record of a", None]
+    assert store.keep_only([*map(key, "ac")]) == 0
+    assert store.keep_only([]) == 2
+    assert store.keep_only([key("a")]) == len(store) == 0
+
+
+def test_keep_only_of_many(store):
+    keys = [*map(key, range(40_000))]
+    store.put_many((one, b"") for one in keys)
+    assert store.keep_only(iter(keys[1_000:])) == 1_000
+    assert len(store) == 39_000
+    assert store.keep_only(iter(keys[:2_000])) == 38_000
+    assert sorted(store.keys()) == sorted(keys[1_000:2_000])
+
+
+def test_a_failing_iterable_deletes_nothing(store):
+    store.put_many(map(item, "abc"))
+
+    def broken():
+        yield key("a")
+        msg = "the corpus broke"
+        raise OSError(msg)
+
+    for delete in (store.delete_many, store.keep_only):
+        with pytest.raises(OSError, match="the corpus broke"):
+            delete(broken())
+        assert len(store) == 3
+
+
+def test_the_store_is_used_while_keys_to_keep_are_taken(store):
+    store.put_many(map(item, "abc"))
+
+    def using():
+        store.put_many([item("new")])
+        yield key("a")
+        assert store.delete_many([key("b")]) == 1
+        assert store.get_many([key("c")]) == [b"record of c"]
+        assert len(store) == 3
+
+    assert store.keep_only(using()) == 1  # c: what is put meanwhile stays
+    assert sorted(store.keys()) == sorted([key("a"), key("new")])
+
+
+@pytest.mark.parametrize("neighbour", ["memory", "sqlite"])
+def test_deleting_stays_inside_one_store(store, tmp_path, neighbour):
+    """Two models have the same keys."""
+    place = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/neighbour.db"}[neighbour]
+    with open_store(place, OTHER) as other:
+        for one in (store, other):
+            one.put_many(map(item, "abc"))
+        assert store.delete_many([key("a")]) == 1
+        assert store.keep_only([key("b")]) == 1
+        assert sorted(store.keys()) == [key("b")]
+        assert sorted(other.keys()) == sorted(map(key, "abc"))
+
+
 def test_more_keys_than_sqlite_takes_variables(store):
     names = range(40_000)
     keys, records = zip(*map(item, names), strict=True)
@@ -174,6 +234,8 @@ def test_bad_keys(store, bad):
     with pytest.raises(StoreError, match="16 bytes"):
         store.delete_many([key("a"), bad])
     with pytest.raises(StoreError, match="16 bytes"):
+        store.keep_only([bad])
+    with pytest.raises(StoreError, match="16 bytes"):
         store.put_many([item("b"), (bad, b"record")])
     assert list(store.keys()) == [key("a")]
 
@@ -194,6 +256,7 @@ def test_bad_items(store, bad):
         lambda store: store.get_many([key("a")]),
         lambda store: store.put_many([item("a")]),
         lambda store: store.delete_many([key("a")]),
+        lambda store: store.keep_only([key("a")]),
         lambda store: list(store.keys()),
         len,
         lambda store: store.compact(),
@@ -490,6 +553,7 @@ def assert_only_reading(url):
         for write in (
             lambda: store.put_many([item("d")]),
             lambda: store.delete_many([key("a")]),
+            lambda: store.keep_only(pytest.fail("a key was taken") for _ in "a"),
             store.compact,
         ):
             with pytest.raises(StoreError, match="can only be read"):
@@ -678,6 +742,41 @@ def test_a_reader_beside_a_writer_sees_whole_transactions(url):
             seen.add(int(records.pop()))
         child.join()
     assert len(seen) > 1
+
+
+@needs_fork
+def test_a_reader_and_a_writer_beside_one_who_deletes(url):
+    """The reader sees all records or those that stay; what the writer puts stays."""
+    with open_store(url, MODEL) as store:
+        store.put_many((key(name), b"0") for name in range(5_000))
+        started, done = multiprocessing.Event(), multiprocessing.Event()
+
+        def reading():
+            with open_store(url, MODEL) as reader:
+                seen = set()
+                while len(seen) < 2:
+                    seen.add(sum(record is not None for record in reader.get_many([*map(key, range(5_000))])))
+                    started.set()
+                assert seen == {5_000, 10}
+
+        def writing():
+            with open_store(url, MODEL) as writer:
+                turn = 0
+                while not done.is_set():
+                    writer.put_many([item(f"new {turn}")])
+                    turn += 1
+                assert None not in writer.get_many([key(f"new {number}") for number in range(turn)])
+
+        def kept():
+            assert started.wait(30)
+            children.append(Child(writing))
+            yield from map(key, range(10))
+
+        children = [Child(reading)]
+        assert store.keep_only(kept()) == 4_990
+        done.set()
+        for child in children:
+            child.join()
 
 
 @needs_fork

@@ -3,47 +3,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where records are kept: in memory or in an SQLite file."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from btr_haystack.errors import NoStoreError, StoreError
-from btr_haystack.fingerprint import Fingerprint
-from btr_haystack.stores.base import Store
-from btr_haystack.stores.memory import MemoryStore
-from btr_haystack.stores.sqlite import SQLiteStore
+from btr_haystack._lazy import lazily
 
-__all__ = ["MemoryStore", "SQLiteStore", "Store", "open_store"]
+if TYPE_CHECKING:
+    from btr_haystack.stores.base import Store
+    from btr_haystack.stores.memory import MemoryStore
+    from btr_haystack.stores.opening import MEMORY, absolute_url, open_store
+    from btr_haystack.stores.sqlite import SQLiteStore
 
-MEMORY, _SQLITE = "memory://", "sqlite:///"
+__all__ = ["MEMORY", "MemoryStore", "SQLiteStore", "Store", "absolute_url", "open_store"]
 
-
-def open_store(url: str, fingerprint: Fingerprint | None) -> Store:
-    """
-    Opens a store, or makes it if there is none.
-
-    >>> model = Fingerprint("0f" * 16, {"model": "tiny", "width": 32})
-    >>> with open_store("memory://", model) as store:
-    ...     store.put_many([(b"0123456789abcdef", b"record")])
-    ...     store.get_many([b"0123456789abcdef", b"fedcba9876543210"])
-    [b'record', None]
-
-    :param url: `sqlite:///passages.db` (in the working directory), `sqlite:////var/lib/passages.db` (anywhere) or
-        `memory://` (a new store each time). The path is taken as it stands: `%`, `?` and `#` mean themselves.
-    :param fingerprint: of the model that will write and read; None opens an existing store with the one it holds.
-    :returns: the store, to be closed after use.
-    :raises FingerprintError: if the store holds passages of another model.
-    :raises NoStoreError: if there is none to open and no fingerprint to make one.
-    :raises StoreError: if the url has another form, or the store cannot be opened or made.
-    """
-    if url == MEMORY:
-        if fingerprint is None:
-            msg = "A new memory store needs the fingerprint of the model whose passages it will hold, not None."
-            raise NoStoreError(msg)
-        return MemoryStore(fingerprint)
-    path = url.removeprefix(_SQLITE) if isinstance(url, str) and url.startswith(_SQLITE) else ""
-    if path in {"", ":memory:"} or "\0" in path:
-        msg = (
-            f"{url!r} names no store. Accepted forms: 'sqlite:///passages.db' (in the working directory), "
-            "'sqlite:////var/lib/passages.db' (anywhere), 'memory://'."
-        )
-        raise StoreError(msg)
-    return SQLiteStore(Path(path), fingerprint)
+__getattr__ = lazily(
+    __name__,
+    {
+        "MEMORY": "opening",
+        "MemoryStore": "memory",
+        "SQLiteStore": "sqlite",
+        "Store": "base",
+        "absolute_url": "opening",
+        "open_store": "opening",
+    },
+)

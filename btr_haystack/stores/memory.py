@@ -4,6 +4,7 @@
 """A store that lives as long as its process."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from btr_haystack.errors import StoreError
 from btr_haystack.fingerprint import Fingerprint
@@ -26,6 +27,10 @@ class MemoryStore(Store):
         self.fingerprint = fingerprint
         self._held: dict[bytes, bytes] | None = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of the records as they are now: another thread may be writing."""
+        return {"fingerprint": self.fingerprint, "_held": None if self._held is None else self._held.copy()}
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Store`."""
         records = self._records()
@@ -36,7 +41,7 @@ class MemoryStore(Store):
         new = dict(checked_items(items))
         self._records().update(new)
 
-    def delete_many(self, keys: Sequence[bytes]) -> int:
+    def delete_many(self, keys: Iterable[bytes]) -> int:
         """See `Store`."""
         records = self._records()
         return sum(records.pop(key, None) is not None for key in list(checked_keys(keys)))

@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A store in one SQLite file; docs/format.md gives its tables."""
 
-import copy
 import os
 import sqlite3
 import threading
@@ -11,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from weakref import WeakSet
 
 from btr_haystack.errors import FingerprintError, NoStoreError, StoreError
@@ -94,11 +93,36 @@ class SQLiteStore(Store):
         :raises FingerprintError: if the store holds passages of another model.
         :raises StoreError: if the file is no store that this version knows, or cannot be opened or made.
         """
+        self._begin(path)
+        self._find(fingerprint)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Which file it is: connections and locks are neither copied nor pickled."""
+        if not self._closed:
+            with self._use(self._reader):  # refuses a file that is gone
+                pass
+        return {"path": self.path, "fingerprint": self.fingerprint, "closed": self._closed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Opens the file again, and makes none; what was closed stays so."""
+        self._begin(state["path"])
+        if state["closed"]:
+            self.fingerprint = state["fingerprint"]
+            self.close()
+            return
+        if not _size(self.path):
+            msg = f"There is no store in {self.path}, where this one was when it was copied or pickled."
+            raise NoStoreError(msg)
+        self._find(state["fingerprint"])
+
+    def _begin(self, path: Path) -> None:
         self.path = path.absolute()
         self._reader, self._writer = _Slot(), _Slot()
         self._closed = False
         self._file: tuple[int, int] | None = None  # which file was opened
         _open_stores.add(self)
+
+    def _find(self, fingerprint: Fingerprint | None) -> None:
         try:
             self.fingerprint = self._open(fingerprint)
             self._file = _identity(self.path)
@@ -109,15 +133,6 @@ class SQLiteStore(Store):
         except BaseException:
             self.close()
             raise
-
-    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
-        """Another store of the same file: connections and locks are not copied."""
-        if not self._closed:
-            with self._use(self._reader):  # refuses a file that is gone, which opening would make anew
-                return type(self)(self.path, self.fingerprint)
-        other = copy.copy(self)
-        other._reader, other._writer = _Slot(), _Slot()
-        return other
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Store`."""
@@ -135,10 +150,11 @@ class SQLiteStore(Store):
         with self._transaction() as connection:
             connection.executemany("REPLACE INTO records (key, record) VALUES (?, ?)", checked_items(items))
 
-    def delete_many(self, keys: Sequence[bytes]) -> int:
-        """See `Store`."""
-        unwanted = [(key,) for key in checked_keys(keys)]
+    def delete_many(self, keys: Iterable[bytes]) -> int:
+        """See `Store`. Other writers wait until the last key is taken, and give up after a minute."""
         with self._transaction() as connection:
+            connection.execute("DELETE FROM records WHERE 0")  # fails in a file that can only be read
+            unwanted = ((key,) for key in checked_keys(keys))
             return connection.executemany("DELETE FROM records WHERE key = ?", unwanted).rowcount
 
     def keys(self) -> Iterator[bytes]:

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, TrainingArguments
 
+from btr_haystack._transformers import AutoConfig, AutoTokenizer, TrainingArguments
 from btr_haystack.config import BTRConfig
 from btr_haystack.digest import digest_of_model
 from btr_haystack.errors import DataError

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
 
+from btr_haystack._transformers import Trainer
 from btr_haystack.model import BTRForQuestionAnswering, join
 from btr_haystack.padding import largest_share
 from btr_haystack.rows import by_length

@@ -8,7 +8,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import islice
+from numbers import Real
 
 import numpy as np
 import torch
@@ -182,21 +184,32 @@ def overlap(start: int, end: int, other_start: int, other_end: int) -> int:
     return max(0, min(end, other_end) - max(start, other_start))
 
 
+def _whole(number: object) -> int | None:
+    """A whole number, whatever its type, as JSON, data frames and NumPy have them; None for anything else."""
+    if isinstance(number, bool) or not isinstance(number, Real | Decimal):
+        return None
+    try:
+        whole = int(number)  # type: ignore[arg-type] # every Real has __trunc__, says its documentation
+    except (OverflowError, ValueError):  # infinite, or no number
+        return None
+    return whole if whole == number else None
+
+
 def with_page_number(answer: ExtractedAnswer) -> ExtractedAnswer:
     r"""
     Add the number of the page on which an answer stands, where its document gives that of its first page.
 
     :param answer: its document marks new pages with "\f".
-    :returns: the answer, with "answer_page_number" in its meta.
+    :returns: the answer, with "answer_page_number" in its meta if that number is a whole one, of whatever type.
     """
     document, span = answer.document, answer.document_offset
     if document is None or span is None or not document.content or "page_number" not in document.meta:
         return answer
-    first = document.meta["page_number"]
-    if not isinstance(first, int):
+    first = _whole(document.meta["page_number"])
+    if first is None:
         logger.warning(
             "Document's page_number must be int but is {type}. No page number will be added to the answer.",
-            type=type(first),
+            type=type(document.meta["page_number"]),
         )
         return answer
     page = first + document.content[: span.start].count("\f")

@@ -122,6 +122,14 @@ class StoreReader(Generic[R]):
         self.token_store = token_store
         self.int8 = int8
 
+    def __getstate__(self) -> dict[str, Any]:
+        """
+        What a copy or a pickle takes along: the settings, and the token store.
+
+        The model is loaded anew where the copy is used. What a reader without a token store has kept stays behind.
+        """
+        return {**self.__dict__, "_loaded": None}
+
     def _get_telemetry_data(self) -> dict[str, Any]:
         """
         Data that is sent to Posthog for usage analytics.

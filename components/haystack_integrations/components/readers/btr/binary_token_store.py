@@ -4,7 +4,7 @@
 
 """Where passages are kept as bits, and the step of an indexing pipeline that puts them there."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from btr_haystack.merge import MOST_MERGED
 from btr_haystack.reader import SplitReader
 from btr_haystack.record import cut, pack, passage_key
 from btr_haystack.report import StoreReport, report
-from btr_haystack.stores import MEMORY, Store, open_store
+from btr_haystack.stores import MEMORY, Store, absolute_url, open_store
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
     check_device,
@@ -149,6 +149,35 @@ class BinaryTokenStore:
         self.merged_share = merged_share
         self._reader: SplitReader | None = None
         self._store: Store | None = None
+        self._copies_told = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """
+        What a copy or a pickle takes along: the settings, and the passages of a store in memory.
+
+        The model is loaded anew where the copy is used, and a file is opened anew: the same one, also where a relative
+        url would name another.
+        """
+        state = {**self.__dict__, "_reader": None, "_place": absolute_url(self.url)}
+        if self._store is None or not self.in_memory:
+            state["_store"] = None
+        elif not self._copies_told:
+            self._copies_told = True
+            logger.warning(
+                "The {count} passages of a memory:// store go with each copy or pickle of it. What is then written to "
+                "one of them is not seen by the others; processes can share a store with the url sqlite:///store.db.",
+                count=len(self._store),
+            )
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """
+        Take up what `__getstate__` gives.
+        """
+        place = state.pop("_place")
+        self.__dict__.update(state)
+        if absolute_url(self.url) != place:
+            self.url = place
 
     def _get_telemetry_data(self) -> dict[str, Any]:
         """
@@ -426,6 +455,60 @@ class BinaryTokenStore:
             texts = {document.content for document in check_documents(batch) if document.content}
             deleted += store.delete_many([passage_key(text) for text in texts])
         return deleted
+
+    def keep_only(self, documents: Iterable[Document]) -> int:
+        """
+        Deletes the passages that belong to none of some documents, such as earlier versions of a page.
+
+        The store then follows its corpus: give it all documents, for example those of a document store's
+        `filter_documents`. Either all of these passages go or, if anything fails, none. Nothing is encoded: documents
+        whose texts the store lacks stay missing until they are read or written. What is written while the documents
+        are taken stays. Without a document that has text, every passage goes.
+
+        :param documents:
+            All documents whose passages are to stay. They may be a stream, and are not held in memory. Those without
+            text are ignored.
+        :returns:
+            How many passages were deleted. Their space is used again by new ones; `compact` gives it back to the disk.
+        :raises TypeError:
+            If something is not a Document.
+        :raises StoreError:
+            If the store cannot be written.
+        """
+        check_stream(documents)
+        store = self._existing()
+        if store is None:
+            return 0
+        return store.keep_only(
+            passage_key(document.content)
+            for batch in in_chunks(documents, self.batch_size)
+            for document in check_documents(batch)
+            if document.content
+        )
+
+    def keys(self) -> Iterator[bytes]:
+        """
+        Goes over the keys of the passages; the store may be read and changed meanwhile.
+
+        :returns:
+            Of each passage the key that `btr_haystack.passage_key` gives for its text, in no promised order.
+        """
+        store = self._existing()
+        return iter(()) if store is None else store.keys()
+
+    def delete_many(self, keys: Iterable[bytes]) -> int:
+        """
+        Deletes passages by their keys, for whoever has kept those and no longer has the texts.
+
+        :param keys:
+            Of the passages that are to go. Those that the store lacks are passed over.
+        :returns:
+            How many passages were deleted.
+        :raises StoreError:
+            If something is not a key, or the store cannot be written. Then nothing is deleted.
+        """
+        store = self._existing()
+        return 0 if store is None else store.delete_many(keys)
 
     def compact(self) -> None:
         """

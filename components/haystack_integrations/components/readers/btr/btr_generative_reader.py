@@ -11,10 +11,10 @@ from typing import Any
 
 from haystack import Document, GeneratedAnswer, component, logging
 from haystack.utils import ComponentDevice, Secret
-from transformers import GenerationConfig
 
 from btr_haystack.citation import Citation
 from btr_haystack.errors import ModelError
+from btr_haystack.generative import GenerationConfig
 from btr_haystack.generator import Compression, GenerativeReader, Written
 from btr_haystack.merge import MOST_MERGED
 from haystack_integrations.components.readers.btr._answers import rank_prior
