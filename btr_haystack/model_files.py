@@ -42,7 +42,7 @@ TOKENIZER_FILES = (
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "tf_model.h5", "flax_model.msgpack")
 LARGEST_JSON = {CONFIG: 1 << 20, GENERATION: 1 << 20, INDEX: 1 << 24, TOKENIZER: 1 << 26, TOKENIZER_CONFIG: 1 << 22}
 SHARD = re.compile(r"\w[\w.-]*\.safetensors")
-REVISION = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*")
+PLACE = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*")
 
 # The largest models of these families stay well below: XLM-RoBERTa-XXL is 4,096 wide, T5-11B has 65,536 in a block.
 CEILINGS = {
@@ -251,19 +251,26 @@ class ModelFiles:
 
         :raises ModelError: for another one, for one with code or files of its own, and for a damaged one.
         """
+        try:
+            return self._tokenizer()
+        except ModelError as error:
+            msg = f"{self.name}: its tokenizer cannot be loaded: {error}"
+            raise ModelError(msg) from error
+
+    def _tokenizer(self) -> Any:
         for name in TOKENIZER_FILES:
             self.file(name)  # fetched, so that all are there
         settings, rules = self.json(TOKENIZER_CONFIG), self.json(TOKENIZER)
         if settings is not None:
-            check_tokenizer_config(settings, str(self.folder / TOKENIZER_CONFIG))
+            check_tokenizer_config(settings, TOKENIZER_CONFIG)
         if rules is not None:
-            check_tokenizer(rules, str(self.folder / TOKENIZER))
-        with told_as_damage(f"{self.name}: its tokenizer cannot be loaded", "Save it there anew."):
+            check_tokenizer(rules, TOKENIZER)
+        with told_as_damage("its files cannot be used", "Save it there anew."):
             tokenizer = AutoTokenizer.from_pretrained(str(self.folder), config=self.config, trust_remote_code=False)
             built = getattr(tokenizer, "backend_tokenizer", None)
             made = None if built is None else json.loads(built.to_str())
         if made is not None:
-            check_tokenizer(made, self.name)  # other files of the folder, and its class, have their say as well
+            check_tokenizer(made, "as built")  # other files of the folder, and its class, have their say as well
         return tokenizer
 
 
@@ -281,7 +288,7 @@ def model_files(name: str | Path | ModelFiles, **where: Any) -> ModelFiles:
     where = {key: value for key, value in where.items() if value is not None}
     for key in ("revision", "subfolder"):
         value = where.get(key) or "main"
-        if not isinstance(value, str) or not REVISION.fullmatch(value) or ".." in value:
+        if not isinstance(value, str) or not PLACE.fullmatch(value) or ".." in value:
             msg = f"{key} is {value!r:.60}; expected a name, or names divided by /, without .."
             raise ValueError(msg)
     if Path(name).is_dir():

@@ -71,8 +71,8 @@ def check_tokenizer(rules: Any, name: str) -> None:
         _check_padding(rules.get("padding"))
     except _UnknownPartError as error:
         msg = (
-            f"{name}: its tokenizer is none that is read here: {error}. Expected the parts that tokenizers of BERT, "
-            "DistilBERT, ELECTRA, MPNet, RoBERTa, XLM-RoBERTa, CamemBERT and T5 have"
+            f"{name}: {error}; expected the parts that tokenizers of BERT, DistilBERT, ELECTRA, MPNet, RoBERTa, "
+            "XLM-RoBERTa, CamemBERT and T5 have"
         )
         raise ModelError(msg) from error
 
