@@ -35,7 +35,8 @@ def _is_number(value: Any, kind: Any = (int, float)) -> bool:
 
 
 def _whole(least: int, most: int) -> Rule:
-    return lambda value: _is_number(value, int) and least <= value <= most, f"a whole number from {least} to {most}"
+    expected = f"{least} or more, a whole number up to {most}"
+    return lambda value: _is_number(value, int) and least <= value <= most, expected
 
 
 def _number(least: float, most: float) -> Rule:
@@ -133,7 +134,7 @@ def check_generation(settings: Mapping[str, Any]) -> None:
     >>> check_generation({"num_beams": 10**6})
     Traceback (most recent call last):
         ...
-    ValueError: num_beams is 1000000; expected a whole number from 1 to 32
+    ValueError: num_beams is 1000000; expected 1 or more, a whole number up to 32
 
     :param settings: arguments for transformers' `generate`; `generation_config` is a `GenerationConfig`, or a
         dictionary of its fields.

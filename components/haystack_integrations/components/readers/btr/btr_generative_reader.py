@@ -305,7 +305,6 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             for name in RESERVED.keys() & given.keys():
                 msg = f"generation_kwargs has {name!r}, which the reader sets itself"
                 raise ValueError(f"{msg}: use {RESERVED[name]}" if RESERVED[name] else msg)
-            check_at_least(1, num_beams=given.get("num_beams"))
             check_generation(given)
         inside, across = first_given(merged_inside, self.merged_inside), first_given(merged_across, self.merged_across)
         every = first_given(merge_every, self.merge_every)
