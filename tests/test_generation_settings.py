@@ -160,7 +160,7 @@ def test_a_pipeline_of_a_stranger(generative):
         {"generation_config": {"num_beams": 2, "max_new_tokens": 3, "num_beam_groups": None}},
         {"generation_config": GenerationConfig(max_new_tokens=3, num_beams=2), "use_cache": True, "num_beams": None},
         {"prefix_allowed_tokens_fn": lambda _row, _written: [1, 5], "max_new_tokens": 3},
-        {"max_new_tokens": 1024, "eos_token_id": list(range(2, 10)), "max_time": 5.0},
+        {"max_new_tokens": 200, "eos_token_id": list(range(2, 10)), "max_time": 5.0},
     ],
 )
 def test_what_users_set(writer, settings):
