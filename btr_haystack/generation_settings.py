@@ -18,7 +18,7 @@ from transformers import GenerationConfig
 
 MOST_TOKENS = 1024  # of an answer
 MOST_ROWS = 32  # answers to a question, or beams
-MOST_STEPS = 4096  # rows times tokens: the logits of each step are kept for the scores, 0.5 GB of a T5's
+MOST_STEPS = 2048  # rows times tokens: the logits of each step are kept for the scores, 0.26 GB of a T5's
 MOST_ATTENDED = 131_072  # tokens of the passages times rows: each row has keys and values of its own
 MOST_TEXTS = 16
 LONGEST_TEXT = 64

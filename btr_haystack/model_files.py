@@ -56,13 +56,17 @@ CEILINGS = {
     "vocab_size": 4_000_000,
     "type_vocab_size": 256,
 }
-KEPT = frozenset(CEILINGS) | {  # of a config.json; transformers reads some others, of which none is needed here
+FROM_ZERO = ("k", "bits", "stored_bits", "type_vocab_size")
+SHARES = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout",
+    "dropout_rate", "qa_dropout", "coded_share", "kept_share",
+)  # fmt: skip
+KEPT = frozenset((*CEILINGS, *SHARES)) | {  # of a config.json; transformers reads some others, of which none is needed here
     "architectures", "dtype", "torch_dtype", "transformers_version", "is_encoder_decoder", "use_cache",
     "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "tie_word_embeddings",
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout",
-    "dropout_rate", "qa_dropout", "initializer_range", "initializer_factor", "layer_norm_eps", "layer_norm_epsilon",
+    "initializer_range", "initializer_factor", "layer_norm_eps", "layer_norm_epsilon",
     "hidden_act", "activation", "feed_forward_proj", "dense_act_fn", "is_gated_act", "scale_decoder_outputs",
-    "code", "scale", "stop_tokens", "coded_share", "kept_share", "word_match", "task",
+    "code", "scale", "stop_tokens", "word_match", "task",
 }  # fmt: skip
 REFUSED = {
     "auto_map": "code of the model's own",
@@ -342,7 +346,7 @@ def _checked(settings: Any, path: Path, *, inside: bool = False) -> tuple[str, d
     for name, value in settings.items():
         if value is not None:
             _check_setting(name, value, path)
-    return kind, {name: value for name, value in settings.items() if name in KEPT}
+    return kind, {name: value for name, value in settings.items() if name in KEPT and value is not None}
 
 
 def _check_setting(name: str, value: Any, path: Path) -> None:
@@ -351,8 +355,14 @@ def _check_setting(name: str, value: Any, path: Path) -> None:
         expected = f"nothing: it asks for {REFUSED[name]}"
     elif name in ("_attn_implementation", "attn_implementation") and value not in ATTENTION:
         expected = f"one of {', '.join(ATTENTION)}"
-    elif name in CEILINGS and not (type(value) is int and 0 <= value <= CEILINGS[name]):
-        expected = f"a whole number from 0 to {CEILINGS[name]}"
+    elif name in CEILINGS and not (type(value) is int and (name not in FROM_ZERO) <= value <= CEILINGS[name]):
+        expected = f"a whole number from {int(name not in FROM_ZERO)} to {CEILINGS[name]}"
+    elif name in SHARES and not (type(value) in (int, float) and 0 <= value <= 1):
+        expected = "a number from 0 to 1"
+    elif name == "stop_tokens" and not (
+        isinstance(value, list) and all(type(one) is int and one >= 0 for one in value)
+    ):
+        expected = "a list of token ids"
     elif name in ("dtype", "torch_dtype") and str(value).removeprefix("torch.") not in DTYPES:
         expected = f"one of {', '.join(DTYPES)}"
     elif name in ("hidden_act", "activation", "dense_act_fn", "feed_forward_proj"):

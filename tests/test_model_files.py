@@ -165,13 +165,13 @@ class TestSizes:
             ({"intermediate_size": 131_072}, "has the shape"),
             ({"hidden_size": 8192, "num_attention_heads": 1}, "has the shape"),
             ({"max_position_embeddings": 131_072}, "has the shape"),
-            ({"vocab_size": 10**9}, "vocab_size is 1000000000; expected a whole number from 0 to"),
+            ({"vocab_size": 10**9}, "vocab_size is 1000000000; expected a whole number from 1 to"),
             ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
             ({"hidden_size": 10**6}, "hidden_size is 1000000"),
             ({"hidden_size": -1}, "hidden_size is -1"),
             ({"hidden_size": "32"}, "hidden_size is '32'"),
-            ({"hidden_size": 0}, "cannot be"),
-            ({"num_attention_heads": 0}, "cannot be"),
+            ({"hidden_size": 0}, "hidden_size is 0; expected a whole number from 1"),
+            ({"num_attention_heads": 0}, "num_attention_heads is 0"),
             ({"num_attention_heads": 5}, "cannot be"),
         ],
     )
@@ -254,6 +254,7 @@ class TestSettings:
             ("configuration_files", ["config.4.0.0.json"]),
             ("hidden_act", "xielu"),
             ("dtype", "load"),
+            ("hidden_dropout_prob", float("nan")),
         ],
     )
     def test_what_asks_for_more_than_settings(self, folder, plain_reader, tmp_path, name, value):
