@@ -17,9 +17,9 @@ from typing import Any
 from transformers import GenerationConfig
 
 MOST_TOKENS = 1024  # of an answer
-MOST_ROWS = 32  # answers to a question, or beams
+MOST_ROWS = 24  # answers to a question, or beams
 MOST_STEPS = 2048  # rows times tokens: the logits of each step are kept for the scores, 0.26 GB of a T5's
-MOST_ATTENDED = 131_072  # tokens of the passages times rows: each row has keys and values of its own
+MOST_ATTENDED = 65_536  # tokens of the passages times rows: each row has keys and values of its own, 28 KB a T5's
 MOST_TEXTS = 16
 LONGEST_TEXT = 64
 MOST_SEQUENCES = 1000
@@ -134,7 +134,7 @@ def check_generation(settings: Mapping[str, Any]) -> None:
     >>> check_generation({"num_beams": 10**6})
     Traceback (most recent call last):
         ...
-    ValueError: num_beams is 1000000; expected 1 or more, a whole number up to 32
+    ValueError: num_beams is 1000000; expected 1 or more, a whole number up to 24
 
     :param settings: arguments for transformers' `generate`; `generation_config` is a `GenerationConfig`, or a
         dictionary of its fields.

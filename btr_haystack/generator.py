@@ -4,6 +4,7 @@
 
 """The generative reader at work: a question and passages into a written answer."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -124,7 +125,9 @@ class GenerativeReader(SplitReader):
                 _place(parts, batch, states, sizes)
             return _concatenated(parts)
 
-        return self._write(questions, fused, int(rows.length.sum()), compression, answers, settings)
+        tokens = int(rows.length.sum())
+        check_attended(math.ceil(tokens * share), self._generation(answers, settings)[1])
+        return self._write(questions, fused, tokens, compression, answers, settings)
 
     def write_jointly(
         self,
@@ -157,6 +160,7 @@ class GenerativeReader(SplitReader):
             return _concatenated(parts)
 
         tokens = sum(map(len, self.token_cache.ids(texts)))
+        check_attended(tokens, self._generation(answers, settings)[1])
         return self._write(questions, fused, tokens, compression, answers, settings)
 
     def _write(
@@ -172,7 +176,6 @@ class GenerativeReader(SplitReader):
         if not tokens:
             return [[] for _ in questions]
         settings, rows, steps = self._generation(answers, settings)
-        check_attended(tokens, rows)
         room = min(self._decoded_tokens() // (tokens * rows), MOST_STEPS // (rows * steps))
         together = max(1, min(room, MOST_QUESTIONS))
         found: list[list[Written]] = []

@@ -303,9 +303,9 @@ class TestSettings:
         [
             ({"custom_generate": "someone/repository"}, "custom_generate is 'someone/repository'"),
             ({"cache_implementation": "paged"}, "cache_implementation is 'paged'"),
-            ({"num_beams": 10**6}, "num_beams is 1000000; expected 1 or more, a whole number up to 32"),
+            ({"num_beams": 10**6}, "num_beams is 1000000; expected 1 or more, a whole number up to 24"),
             ({"max_new_tokens": 10**9}, "max_new_tokens is 1000000000"),
-            ({"num_beams": 32, "max_new_tokens": 1024}, "32 beams or answers of up to 1024 tokens"),
+            ({"num_beams": 24, "max_new_tokens": 1024}, "24 beams or answers of up to 1024 tokens"),
             ({"num_beam_groups": 2, "diversity_penalty": 1.0}, "num_beam_groups is 2"),
             ({"watermarking_config": {"bias": 2.0}}, "watermarking_config is"),
             ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens is 3"),
