@@ -29,7 +29,7 @@ import torch
 from haystack import Document
 from haystack.utils import ComponentDevice
 from torch import Tensor
-from transformers import AutoTokenizer, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.t5.modeling_t5 import T5LayerCrossAttention
 
@@ -39,6 +39,7 @@ from btr_cli.corpus import shipped_documents, shipped_questions
 from btr_cli.figures import check_output
 from btr_cli.terminal import safe_output, shows_progress
 from btr_haystack import BTRForConditionalGeneration, default_model_path
+from btr_haystack.model_files import tokenizer_of
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader
 
 PASSAGES = (1, 5, 10, 20, 40, 100)
@@ -116,7 +117,7 @@ def main() -> None:
         device = ComponentDevice.from_str(options.device)
         model = BTRForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32).eval()
         model.to(options.device)
-        tokenizer = AutoTokenizer.from_pretrained(options.model)
+        tokenizer = tokenizer_of(options.model)
         url, bar = f"sqlite:///{folder}/passages.db", shows_progress()
         store = BinaryTokenStore(options.model, url=url, device=device, progress_bar=bar)
         store.write_documents(documents)

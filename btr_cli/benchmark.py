@@ -20,7 +20,6 @@ import typer
 from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from rich.table import Table
-from transformers import AutoConfig
 
 from btr_cli.demo import ordinary_reader
 from btr_cli.figures import check_output, empty_table
@@ -31,6 +30,7 @@ from btr_cli.terminal import readable, result_console, shows_progress
 from btr_haystack.config import BTRConfig
 from btr_haystack.default import DEFAULT_MODEL, model_source
 from btr_haystack.errors import DataError, ModelError
+from btr_haystack.model_files import config_of
 from btr_haystack.squad import read_squad
 from btr_haystack.training.stages import fast_bf16
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
@@ -86,7 +86,7 @@ def benchmark(
         msg = f"dtype {INT8} computes on a CPU, but readers use the {torch.accelerator.current_accelerator()} here"
         raise ValueError(msg)
     source, taught = model_source(model), model_source(teacher)
-    config = AutoConfig.from_pretrained(source)
+    config = config_of(source)
     if not isinstance(config, BTRConfig) or not config.k or not config.bits:
         kind = "reads jointly, or has no bits" if isinstance(config, BTRConfig) else f"is of type {config.model_type}"
         msg = f"{model} {kind}; expected a BTR model, whose passages can be kept"

@@ -11,9 +11,9 @@ from haystack import Document, Pipeline
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.document_stores.types import DuplicatePolicy
-from transformers import AutoConfig
 
 from btr_haystack.config import BTRConfig
+from btr_haystack.model_files import config_of
 from btr_haystack.stores import MEMORY
 from haystack_integrations.components.readers.btr import BTRGenerativeReader, BTRReader
 
@@ -26,7 +26,7 @@ Reader = BTRReader | BTRGenerativeReader
 
 def keeps(model: str) -> bool:
     """Whether a model is one whose passages can be kept."""
-    config = AutoConfig.from_pretrained(model)
+    config = config_of(model)
     return isinstance(config, BTRConfig) and config.k > 0
 
 

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from transformers import AutoTokenizer
 
 from btr_cli.answers import digest
 from btr_cli.jsonlines import JsonLines
@@ -25,6 +24,7 @@ from btr_haystack.digest import digest_of_model
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.generative import BTRForConditionalGeneration
 from btr_haystack.model import BTRForQuestionAnswering
+from btr_haystack.model_files import tokenizer_of
 from btr_haystack.squad import Paragraph, Question, read_squad
 from btr_haystack.tasks import WikiPassage, read_passages
 from btr_haystack.training.asker import answer_questions, write_questions
@@ -138,7 +138,7 @@ def _loaded(asker: str, teacher: str, window: int) -> tuple[Any, ...]:
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     found: list[Any] = []
     for kind, model in ((BTRForConditionalGeneration, asker), (BTRForQuestionAnswering, teacher)):
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = tokenizer_of(model)
         loaded = kind.from_reader(model, **place).eval().to(device)
         check_window(loaded, frame_of(tokenizer), window)
         found += [loaded, tokenizer]

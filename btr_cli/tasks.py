@@ -17,13 +17,13 @@ from typing import Any
 from haystack import Document
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from btr_cli.answers import Answer, Key, best, bytes_a_token, journal_beside, means
 from btr_cli.figures import tell
 from btr_cli.pipelines import ANSWERS, Reader, filled, keeps, sampled, try_out
 from btr_cli.terminal import readable
 from btr_haystack.errors import DataError
+from btr_haystack.model_files import tokenizer_of
 from btr_haystack.stores import MEMORY
 from btr_haystack.tasks import TASKS, Item, open_exact_match, question_of, read_passages
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGenerativeReader, BTRReader
@@ -130,7 +130,7 @@ def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str,
     metric = partial(open_exact_match, language=settings.language) if settings.language else task.metric
     rows: list[dict[str, Any]] = []
     for model, teacher in asked_of:
-        tokenizer = AutoTokenizer.from_pretrained(model) if task.words else None
+        tokenizer = tokenizer_of(model) if task.words else None
         reader = reader_of(model, settings, teacher=teacher)
         reader.warm_up()
         ask = partial(answered, reader, retriever, settings, tokenizer)
@@ -197,7 +197,7 @@ def reader_of(model: str, settings: TaskSettings, *, teacher: bool = False) -> R
         store = BinaryTokenStore(model, settings.store, progress_bar=False, merged_share=merged)
     if settings.writes:
         words = TASKS[settings.task].words
-        only = {"prefix_allowed_tokens_fn": one_of(words, AutoTokenizer.from_pretrained(model))} if words else None
+        only = {"prefix_allowed_tokens_fn": one_of(words, tokenizer_of(model))} if words else None
         return BTRGenerativeReader(model, token_store=store, prompt=settings.prompt, generation_kwargs=only, **knobs)
     kept = knobs.get("kept_share")
     return BTRReader(model, token_store=store, kept_share=kept, **ANSWERS)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from btr_haystack._transformers import CONFIG_NAME, cached_file
 from btr_haystack.config import BTRConfig
-from btr_haystack.int8 import WEIGHTS_FILE, whole
+from btr_haystack.int8 import WEIGHTS_FILE
+from btr_haystack.model_files import ModelFiles
 
 WRITING = ("encoder.decoder.", "encoder.lm_head.")  # of a generative reader: it shares its store with an extractive one
 
@@ -37,17 +37,11 @@ def digest_of_model(model: str) -> str:
     return digest.hexdigest()
 
 
-def digest_of_files(folder: str, config: BTRConfig, tokenizer: Any, where: dict[str, Any]) -> str | None:
-    """Digest of the weights as they lie in the file, whatever dtype they are loaded in; None without such a file."""
-    path = cached_file(folder, WEIGHTS_FILE, _raise_exceptions_for_missing_entries=False, **where)
-    if path is None:
+def digest_of_files(files: ModelFiles, config: BTRConfig, tokenizer: Any) -> str | None:
+    """Digest of the weights as they lie in their file, whatever dtype they are loaded in; None for several files."""
+    if len(files.weights) > 1:
         return None
-    with safe_open(path, framework="pt") as file:
-        return digest_of_weights(
-            whole({name: file.get_tensor(name) for name in file.keys() if not name.startswith(WRITING)}),
-            config,
-            tokenizer,
-        )
+    return digest_of_weights(files.tensors(lambda name: not name.startswith(WRITING)), config, tokenizer)
 
 
 def digest_of_weights(weights: dict[str, Tensor], config: BTRConfig, tokenizer: Any) -> str:

@@ -6,6 +6,7 @@
 
 import copy
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,13 +31,16 @@ from btr_haystack.config import BTRConfig
 from btr_haystack.digest import WRITING
 from btr_haystack.errors import ModelError
 from btr_haystack.families import T5Family, log_sizes
+from btr_haystack.generation_settings import check_generation, check_together, fields_of
 from btr_haystack.merge import compact, earliest, match, merge
 from btr_haystack.model import BTRForQuestionAnswering, SplitOutput, hub_arguments
+from btr_haystack.model_files import ModelFiles, model_files
 from btr_haystack.rows import alike
 
 MERGE_EVERY = 3  # decoder layers between two merges, if nothing else is said
 BLOCK = 2048  # tokens among which similar ones are sought: the work grows with tokens, not with their square
 DEFAULT_NEW_TOKENS = 32
+DECODER = re.compile(r"(?:encoder\.|reader\.)?decoder\.block\.")
 ROUNDING = 0.01  # of a row's largest number; 8 bits, twice, take less
 
 
@@ -133,40 +137,39 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
         }
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *args: Any, **kwargs: Any) -> Self:
+    def from_pretrained(cls, folder: str | Path | ModelFiles, *args: Any, **kwargs: Any) -> Self:
         """
         Load weights and configuration, see `BTRPreTrainedModel.from_pretrained`.
 
-        :param folder: folder or hub id.
-        :param args: of `PreTrainedModel.from_pretrained`.
-        :param kwargs: of `PreTrainedModel.from_pretrained`.
+        :param folder: folder or hub id, or the files that were found there.
+        :param args: see there.
+        :param kwargs: see there.
         :raises ModelError: where there is no decoder among the weights.
         """
         told = kwargs.pop("output_loading_info", False)
+        files = model_files(folder, **hub_arguments(kwargs))
         talks = logging.getLogger("transformers.modeling_utils")
         talks.addFilter(_not_of_ties)
         try:
-            found: Any = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
+            found: Any = super().from_pretrained(files, *args, output_loading_info=True, **kwargs)
         finally:
             talks.removeFilter(_not_of_ties)
         model, report = found
-        missing = sorted(name for name in report["missing_keys"] if name.startswith("encoder.decoder.block."))
-        if missing:
-            msg = (
-                f"{folder} has no decoder and cannot write: {len(missing)} weights such as {missing[0]} are missing. "
-                "Give a T5 sequence-to-sequence model, or a BTR model that was trained to write"
-            )
-            raise ModelError(msg)
-        where = hub_arguments(kwargs)
-        try:
-            config = GenerationConfig.from_pretrained(str(folder), **where)
-        except OSError:  # a model need not have one
-            return found if told else model
-        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
-            if getattr(config, name) is None:
-                setattr(config, name, getattr(model.config.encoder, name))
-        model.encoder.generation_config = config
+        if missing := sorted(name for name in report["missing_keys"] if name.startswith("encoder.decoder.block.")):
+            raise _no_decoder(files.name, missing[0])
+        config = files.generation_config()
+        if config is not None:  # a model need not have one
+            for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+                if getattr(config, name) is None:
+                    setattr(config, name, getattr(model.config.encoder, name))
+            model.encoder.generation_config = config
         return found if told else model
+
+    @classmethod
+    def _check_parts(cls, files: ModelFiles, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Refuse weights without a decoder."""
+        if not any(DECODER.match(name) for name in shapes):
+            raise _no_decoder(files.name, "encoder.decoder.block.0.layer.0.layer_norm.weight")
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """
@@ -322,18 +325,16 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
             states, sizes = merge(states, sizes, target)
         return family.close(states), sizes
 
-    @torch.inference_mode()
-    def write(self, views: Sequence[View], **settings: Any) -> tuple[Tensor, Tensor]:
+    def generation(self, **settings: Any) -> tuple[GenerationConfig, dict[str, Any]]:
         """
-        Generate by transformers' own means: greedy, beams, sampling, stop strings, a `GenerationConfig`.
+        How answers are generated: what is given goes before what the model's folder says.
 
-        Keys and values of the cross-attention are computed once.
-
-        :param views: what each decoder layer sees, or one view for all of them.
-        :param settings: of `GenerationMixin.generate`.
-        :returns: token ids (answers, longest) and the mean log-probability of each answer's tokens (answers,).
+        :param settings: of `check_generation`, and `tokenizer`, which stop strings need.
+        :returns: the whole configuration, and arguments of `GenerationMixin.generate` that are no part of it.
+        :raises ValueError: for settings that are not let through, see `check_generation`.
         """
         t5: Any = self.encoder
+        check_generation({name: value for name, value in settings.items() if name != "tokenizer"})
         given = settings.pop("generation_config", None)
         given = GenerationConfig(**given) if isinstance(given, dict) else given
         config = copy.deepcopy(given or t5.generation_config)
@@ -342,6 +343,23 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
             config.max_new_tokens = DEFAULT_NEW_TOKENS
         if config.decoder_start_token_id is None:
             config.decoder_start_token_id = t5.config.decoder_start_token_id
+        check_together(fields_of(config))
+        return config, others
+
+    @torch.inference_mode()
+    def write(self, views: Sequence[View], **settings: Any) -> tuple[Tensor, Tensor]:
+        """
+        Generate by transformers' own means: greedy, beams, sampling, stop strings, a `GenerationConfig`.
+
+        Keys and values of the cross-attention are computed once.
+
+        :param views: what each decoder layer sees, or one view for all of them.
+        :param settings: of `generation`.
+        :returns: token ids (answers, longest) and the mean log-probability of each answer's tokens (answers,).
+        :raises ValueError: for settings that are not let through, see `check_generation`.
+        """
+        t5: Any = self.encoder
+        config, others = self.generation(**settings)
         first, merged = views[0], len(views) > 1 or bool((views[0].sizes > 1).any())
         layers = len(t5.decoder.block)
         with _showing((views if len(views) > 1 else [first] * layers) if merged else None):
@@ -352,7 +370,7 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
                 **others,
             )
         beams = getattr(out, "beam_indices", None)
-        scores = t5.compute_transition_scores(out.sequences, out.logits, beams, normalize_logits=True)
+        scores = _step_scores(out.sequences, out.logits, beams)
         written = out.sequences[:, 1:]  # the first is the token that decoding starts from
         if beams is not None:
             counted = beams[:, : scores.shape[1]] >= 0
@@ -360,6 +378,32 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
             token = (written[:, : scores.shape[1]] != t5.config.pad_token_id).long()
             counted = token.flip(1).cumsum(1).flip(1) > 0  # what is not padding behind the end
         return written, scores.masked_fill(~counted, 0).sum(1) / counted.sum(1).clamp_min(1)
+
+
+def _no_decoder(name: str, missing: str) -> ModelError:
+    return ModelError(
+        f"{name} has no decoder and cannot write: its weights such as {missing} are missing. "
+        "Give a T5 sequence-to-sequence model, or a BTR model that was trained to write"
+    )
+
+
+def _step_scores(sequences: Tensor, logits: Sequence[Tensor], beams: Tensor | None) -> Tensor:
+    """
+    Log-probability of each written token, step by step: all steps together would take their logits' memory again.
+
+    :param sequences: (answers, tokens) token ids, those that decoding starts from included.
+    :param logits: for each step (rows, vocabulary).
+    :param beams: (answers, tokens) the row that each token was written in, below 0 behind the end; None for its own.
+    :returns: (answers, steps); 0 where there is no row.
+    """
+    steps = len(logits) if beams is None else int((beams >= 0).sum(1).max())
+    own = torch.arange(len(sequences), device=sequences.device)
+    found = []
+    for step, token in enumerate(sequences[:, sequences.shape[1] - steps :].T):
+        row = own if beams is None else beams[:, step]
+        score = logits[step].log_softmax(-1)[row.clamp_min(0), token]
+        found.append(score.masked_fill(row < 0, 0))
+    return torch.stack(found, 1)
 
 
 def _same_but_rounded(one: Tensor, other: Tensor) -> bool:

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from btr_haystack.citation import Citation, Cited, surface_of_ids
 from btr_haystack.errors import ModelError
+from btr_haystack.generation_settings import MOST_STEPS, check_attended
 from btr_haystack.generative import MERGE_EVERY, BTRForConditionalGeneration, View, views_of
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.passage import Passage
@@ -122,11 +123,13 @@ class GenerativeReader(SplitReader):
         :param kept_share: share of the windows that are read to the end and written from: those in which the span head
             finds the likeliest spans after the first upper layer, see `SplitReader.read`. None for the model's own.
         :param prior: float (passages,), as there.
-        :param settings: of transformers' `GenerationMixin.generate`.
+        :param settings: of transformers' `generate`, those that `check_generation` lets through.
         :returns: for each question its answers, best first; none where no passage has any text.
+        :raises ValueError: for settings that are not let through.
         :raises ModelError: when the reader is joint (k = 0): use `write_jointly`; when there is one upper layer only
             and windows are to be dropped after it.
         """
+        self._generation(answers, settings)
         if self.joint:
             msg = "a joint reader (k = 0) has no passages of codes; use write_jointly with the texts"
             raise ModelError(msg)
@@ -155,7 +158,9 @@ class GenerativeReader(SplitReader):
                 _place(parts, batch, states, sizes)
             return _Fused(*_concatenated(parts), logits)
 
-        return self._write(questions, fused, int(rows.length.sum()), compression, answers, texts, settings)
+        tokens = int(rows.length.sum())
+        check_attended(math.ceil(tokens * share), self._generation(answers, settings)[1])
+        return self._write(questions, fused, tokens, compression, answers, texts, settings)
 
     def write_jointly(
         self,
@@ -171,12 +176,14 @@ class GenerativeReader(SplitReader):
         Write as ordinary Fusion-in-Decoder does, every layer over question and passage together; see `write`.
 
         :param texts: any strings.
-        :raises ValueError: when passages are to be compressed inside, between layers that are not split.
+        :raises ValueError: when passages are to be compressed inside, between layers that are not split; for settings
+            that are not let through.
         """
         compression = compression or Compression()
         if compression.inside:
             msg = f"inside is {compression.inside}, but the reader is joint and has no upper layers; expected 0"
             raise ValueError(msg)
+        self._generation(answers, settings)
 
         def fused(question: str) -> _Fused:
             _, joined = self._joined_texts(question, texts, max_rows)
@@ -186,6 +193,7 @@ class GenerativeReader(SplitReader):
             return _Fused(*_concatenated(parts))
 
         tokens = sum(map(len, self.token_cache.ids(texts)))
+        check_attended(tokens, self._generation(answers, settings)[1])
         return self._write(questions, fused, tokens, compression, answers, texts, settings)
 
     def _write(
@@ -201,14 +209,8 @@ class GenerativeReader(SplitReader):
         """Answers to questions about so many tokens; `fused` gives what a question's decoder may attend to."""
         if not tokens:
             return [[] for _ in questions]
-        settings = {**settings, "tokenizer": self.tokenizer}  # for stop strings
-        given = settings.get("generation_config") or {}
-        config = given if isinstance(given, dict) else given.to_diff_dict()
-        beams = settings.get("num_beams") or config.get("num_beams") or 1
-        if answers > 1 and not settings.get("do_sample", config.get("do_sample")):
-            beams = settings["num_beams"] = max(answers, beams)
-        settings["num_return_sequences"] = answers
-        room = self._decoded_tokens() // (tokens * max(beams, answers))
+        settings, rows, steps = self._generation(answers, settings)
+        room = min(self._decoded_tokens() // (tokens * rows), MOST_STEPS // (rows * steps))
         together = max(1, min(room, MOST_QUESTIONS))
         found: list[list[Written]] = []
         cited = Cited(texts, self.token_cache, self.tokenizer.unk_token_id)
@@ -218,6 +220,17 @@ class GenerativeReader(SplitReader):
                     [fused(one) for one in questions[first : first + together]], compression, cited, settings
                 )
         return found
+
+    def _generation(self, answers: int, settings: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
+        """The settings with as many answers and beams as are asked for; rows and tokens to be written to a question."""
+        settings = {**settings, "tokenizer": self.tokenizer}  # for stop strings
+        config, _ = self.model.generation(**settings)
+        settings["num_return_sequences"] = answers
+        beams = config.num_beams or 1
+        if answers > beams and not config.do_sample:
+            beams = settings["num_beams"] = answers
+        config, _ = self.model.generation(**settings)
+        return settings, max(beams, answers), config.max_new_tokens or config.max_length or 1
 
     def _written(
         self, fused: list[_Fused], compression: Compression, cited: Cited, settings: dict[str, Any]

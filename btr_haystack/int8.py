@@ -87,6 +87,39 @@ def is_shrunk(path: str | Path) -> bool:
     try:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("weights") == MARK["weights"]
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         msg = f"{path} is damaged, or no safetensors file ({error}); fetch or save it again"
         raise ModelError(msg) from error
+
+
+def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """
+    The shape of each weight in a safetensors file, by its header alone.
+
+    :param path: of the file.
+    :returns: by name, without the scales of weights in 8 bits.
+    :raises ModelError: if it is damaged, or no safetensors file; where weights in 8 bits are no matrices with one scale
+        a row, which could make any number of rows of one.
+    """
+    packed = is_shrunk(path)
+    with safe_open(path, framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}
+        found = {name: (tuple(one.get_shape()), str(one.get_dtype())) for name, one in slices.items()}
+    if not packed:
+        return {name: shape for name, (shape, _) in found.items()}
+    for name, (_, dtype) in found.items():
+        base = name.removesuffix(SCALE)
+        if (dtype == "I8" or base + SCALE in found) and not _fit(found.get(base), found.get(base + SCALE)):
+            msg = (
+                f"{path}: {base} is {found.get(base)} and its scales {found.get(base + SCALE)}; expected a matrix of "
+                "I8 with one scale a row in F32. Fetch or save it again"
+            )
+            raise ModelError(msg)
+    return {name: shape for name, (shape, _) in found.items() if not name.endswith(SCALE)}
+
+
+def _fit(matrix: tuple[tuple[int, ...], str] | None, scales: tuple[tuple[int, ...], str] | None) -> bool:
+    if matrix is None or scales is None:
+        return False
+    (shape, dtype), (rows, dtype_of_scales) = matrix, scales
+    return (len(shape), dtype, dtype_of_scales) == (2, "I8", "F32") and rows == shape[:1]

@@ -4,28 +4,30 @@
 
 """The split reader as a transformers model: one set of weights, read jointly or from codes."""
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from btr_haystack import binarise, int8
 from btr_haystack._transformers import (
-    AutoConfig,
     AutoModelForQuestionAnswering,
+    PreTrainedConfig,
     PreTrainedModel,
     QuestionAnsweringModelOutput,
-    cached_file,
 )
 from btr_haystack.config import BTRConfig
-from btr_haystack.errors import ModelError
+from btr_haystack.errors import ModelError, told_as_damage
 from btr_haystack.families import Family, family_of, new_encoder
 from btr_haystack.merge import pairs
+from btr_haystack.model_files import ModelFiles, model_files, numbers_in
 from btr_haystack.padding import largest_share
 from btr_haystack.rows import by_length
 from btr_haystack.word_match import WordMatch
@@ -33,6 +35,17 @@ from btr_haystack.word_match import WordMatch
 SCALE_STEP = 0.0625  # stored scales: log rms in steps of 1/16, one byte a token
 SCALE_ZERO = 128
 HUB_ARGUMENTS = ("token", "revision", "cache_dir", "local_files_only", "subfolder")
+LOADING = (
+    "dtype",
+    "torch_dtype",
+    "device_map",
+    "attn_implementation",
+    "key_mapping",
+    "ignore_mismatched_sizes",
+    "output_loading_info",
+)  # arguments of `from_pretrained` that say how a model is loaded
+WITHOUT_EFFECT = ("use_safetensors", "trust_remote_code", "adapter_kwargs", "_from_auto", "_commit_hash")  # Auto's
+NEW = ("binariser.", "qa_outputs.", "word_match.")  # what an ordinary reader lacks
 FUSED_GELU = {"feed_forward_proj": "gated-gelu_pytorch_tanh", "dense_act_fn": "gelu_pytorch_tanh"}
 
 
@@ -125,30 +138,79 @@ class BTRPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["T5Block", "BertLayer", "RobertaLayer", "ElectraLayer", "TransformerBlock", "MPNetLayer"]  # noqa: RUF012
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *args: Any, **kwargs: Any) -> Self:
+    def from_pretrained(
+        cls, folder: str | Path | ModelFiles, *args: Any, config: BTRConfig | None = None, **kwargs: Any
+    ) -> Self:
         """
         Load weights and configuration, from safetensors only: other files are pickles, which can run code.
 
-        :param folder: folder or hub id.
+        What a model's files say is checked before anything is made of it, see `ModelFiles`.
+
+        :param folder: folder or hub id, or the files that were found there.
         :param args: of `PreTrainedModel.from_pretrained`.
-        :param kwargs: of `PreTrainedModel.from_pretrained`.
+        :param config: in place of the folder's own; weights of codes that it lacks are then new.
+        :param kwargs: of `PreTrainedModel.from_pretrained`: `LOADING`, and where files are found.
+        :raises ValueError: for other arguments.
+        :raises ModelError: for files that are not read here, or do not fit each other.
         :raises OSError: where there is no such file.
         """
-        where = hub_arguments(kwargs)
-        path = _weights_file(str(folder), where)
-        if path is None or not int8.is_shrunk(path):
-            model: Self = super().from_pretrained(str(folder), *args, **{**kwargs, "use_safetensors": True})
-            return model
-        given = {name: value for name, value in kwargs.items() if name not in HUB_ARGUMENTS}
-        config = given.pop("config", None) or AutoConfig.from_pretrained(str(folder), **where)
-        unread = cls._keys_to_ignore_on_load_unexpected or []  # such as a decoder, which is half of the file
-        with safe_open(path, framework="pt") as file:
-            wanted = [name for name in file.keys() if not any(re.match(one, name) for one in unread)]
-            weights = int8.whole({name: file.get_tensor(name) for name in wanted})
-        found: Any = super().from_pretrained(None, *args, config=config, state_dict=weights, **given)
-        (found[0] if isinstance(found, tuple) else found).config.name_or_path = str(folder)
-        model = found  # with output_loading_info, a tuple, as transformers gives it
-        return model
+        if unknown := sorted(kwargs.keys() - {*LOADING, *HUB_ARGUMENTS, *WITHOUT_EFFECT}):
+            known = ", ".join((*LOADING, *HUB_ARGUMENTS))
+            msg = f"{unknown[0]} is {kwargs[unknown[0]]!r:.60}, which is not taken; expected some of: {known}"
+            raise ValueError(msg)
+        files = model_files(folder, **hub_arguments(kwargs))
+        told = kwargs.get("output_loading_info", False)
+        given = {name: value for name, value in kwargs.items() if name in LOADING} | {"output_loading_info": True}
+        with told_as_damage(f"{files.name} cannot be loaded"):
+            settings = files.config if config is None else config
+            cls._check_sizes(files, settings, new=NEW if config is not None else ())
+            unread = cls._keys_to_ignore_on_load_unexpected or []  # such as a decoder, which is half of the file
+            weights = files.tensors(lambda name: not any(re.match(one, name) for one in unread))
+            with _reported_of(files.name):
+                found: Any = super().from_pretrained(None, *args, config=settings, state_dict=weights, **given)
+        model, report = found
+        wrong = [entry for entry in report["mismatched_keys"] if not str(entry[0]).startswith(NEW)]
+        if wrong:
+            msg = f"{files.name}: {wrong[0][0]} has the shape {tuple(wrong[0][1])}; expected {tuple(wrong[0][2])}"
+            raise ModelError(msg)
+        model.config.name_or_path = files.name
+        return found if told else model
+
+    @classmethod
+    def _check_sizes(cls, files: ModelFiles, config: PreTrainedConfig, new: tuple[str, ...]) -> None:
+        """
+        Refuse settings that speak of more weights than the files hold: what is missing would be made, as large as told.
+
+        :param new: what the names of weights begin with that the files may lack.
+        """
+        if not isinstance(config, BTRConfig):
+            msg = (
+                f"{files.name} is of type {config.model_type!r}; expected a BTR model, or from_reader to make one of it"
+            )
+            raise ModelError(msg)
+        shapes = files.shapes()
+        with torch.device("meta"):
+            empty = cls(config)
+        expected = {name: tuple(weight.shape) for name, weight in empty.named_parameters()}
+        for name in expected.keys() & shapes.keys():
+            if expected[name] != shapes[name] and not name.startswith(new):
+                msg = (
+                    f"{files.name}: {name} has the shape {shapes[name]}, but config.json means {expected[name]}: they "
+                    "do not belong together"
+                )
+                raise ModelError(msg)
+        cls._check_parts(files, shapes)
+        needed = numbers_in({name: shape for name, shape in expected.items() if not name.startswith(new)})
+        if needed > (held := numbers_in(shapes)):
+            msg = (
+                f"{files.name}: config.json means a model of {needed:,} numbers, but the files of its weights hold "
+                f"{held:,}: they do not belong together, or weights are missing"
+            )
+            raise ModelError(msg)
+
+    @classmethod
+    def _check_parts(cls, files: ModelFiles, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Refuse weights that lack a whole part of the model."""
 
     def save_pretrained(self, save_directory: str | Path, *, int8_weights: bool = False, **kwargs: Any) -> None:
         """
@@ -509,7 +571,7 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
     @classmethod
     def from_reader(
         cls,
-        folder: str | Path,
+        folder: str | Path | ModelFiles,
         k: int = 0,
         bits: int | None = None,
         *,
@@ -528,8 +590,8 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         :returns: the reader; weights that a checkpoint lacks are new.
         :raises ModelError: for a kind of model that cannot be split.
         """
-        where = hub_arguments(kwargs)
-        base = AutoConfig.from_pretrained(str(folder), **where)
+        files = model_files(folder, **hub_arguments(kwargs))
+        base = files.config
         if isinstance(base, BTRConfig):
             kept: dict[str, Any] = {"k": k, "bits": bits, "word_match": base.word_match and k > 0}
             code = (settings or {}).get("code", base.code)
@@ -541,16 +603,14 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
             changed = base.to_dict() | kept | (settings or {})
             changed.pop("model_type", None)
             config = BTRConfig(**changed)
-            model = cls.from_pretrained(str(folder), config=config, ignore_mismatched_sizes=True, **kwargs)
+            model = cls.from_pretrained(files, config=config, ignore_mismatched_sizes=True, **kwargs)
             if model.binariser is not None and other_codes:
                 model._init_weights(model.binariser)  # codes of another split mean nothing here
             return model
         if getattr(base, "feed_forward_proj", None) == "gated-gelu":  # the same function, fused
             base = base.__class__(**{**base.to_dict(), **FUSED_GELU})
         config = BTRConfig(encoder=base, k=k, bits=bits, **(settings or {}))
-        with torch.device("meta"):  # raises early for what cannot be split
-            family_of(cls._new_encoder(config), 0)
-        return cls.from_pretrained(str(folder), config=config, key_mapping=cls._names_in(base.model_type), **kwargs)
+        return cls.from_pretrained(files, config=config, key_mapping=cls._names_in(base.model_type), **kwargs)
 
     @staticmethod
     def _names_in(model_type: str) -> dict[str, str]:
@@ -560,18 +620,26 @@ class BTRForQuestionAnswering(BTRPreTrainedModel):
         return {r"^(bert|roberta|electra|distilbert|mpnet)\.": "encoder."}
 
 
+@contextmanager
+def _reported_of(name: str) -> Iterator[None]:
+    """Meanwhile transformers' reports of missing weights say of which model: it is given the weights alone."""
+
+    def named(record: logging.LogRecord) -> bool:
+        if isinstance(record.msg, str):
+            record.msg = record.msg.replace("from: None", f"from: {name}")
+        return True
+
+    log = logging.getLogger("transformers.modeling_utils")
+    log.addFilter(named)
+    try:
+        yield
+    finally:
+        log.removeFilter(named)
+
+
 def hub_arguments(given: dict[str, Any]) -> dict[str, Any]:
     """Those of the keyword arguments of `from_pretrained` that say where a file is found."""
     return {name: value for name, value in given.items() if name in HUB_ARGUMENTS}
-
-
-def _weights_file(folder: str, where: dict[str, Any]) -> str | None:
-    """The one file that holds a model's weights; None where there is none such, of which loading will tell."""
-    try:
-        path: str | None = cached_file(folder, int8.WEIGHTS_FILE, _raise_exceptions_for_missing_entries=False, **where)
-    except OSError:
-        return None
-    return path
 
 
 def join(

@@ -6,7 +6,6 @@
 
 import copy
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +21,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from btr_haystack import binarise
-from btr_haystack._transformers import AutoConfig, AutoTokenizer
 from btr_haystack.config import BTRConfig
 from btr_haystack.digest import digest_of_files, digest_of_weights
 from btr_haystack.errors import ModelError
 from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.model import BTRForQuestionAnswering, hub_arguments
+from btr_haystack.model_files import model_files
 from btr_haystack.padding import ROUNDING, padded
 from btr_haystack.passage import Passage, Tokens
 from btr_haystack.quantise import quantised
@@ -177,14 +176,14 @@ class SplitReader:
         :param kwargs: for `from_pretrained` of the model: dtype, device_map, revision, ...
         :raises ModelError: for a kind of model that cannot be split, or a damaged tokenizer.
         """
-        where = {"token": token} | hub_arguments(kwargs)
+        files = model_files(folder, token=token, **hub_arguments(kwargs))
         kwargs.setdefault("dtype", torch.float32)
-        config = AutoConfig.from_pretrained(str(folder), **where)
         kind = cls.model_class
-        load = kind.from_pretrained if isinstance(config, BTRConfig) else kind.from_reader
-        model = load(str(folder), token=token, **kwargs)
-        tokenizer = _tokenizer(str(folder), where)
-        digest = None if model.config.k == 0 else digest_of_files(str(folder), model.config, tokenizer, where)
+        load = kind.from_pretrained if isinstance(files.config, BTRConfig) else kind.from_reader
+        model = load(files, **kwargs)
+        tokenizer = files.tokenizer()
+        _check_vocabulary(model, tokenizer, files.name)
+        digest = None if model.config.k == 0 else digest_of_files(files, model.config, tokenizer)
         return cls(
             model, tokenizer, max_seq_length=max_seq_length, stride=stride, bits=bits, coded_share=coded_share,
             merged_share=merged_share, digest=digest,
@@ -648,16 +647,14 @@ class SplitReader:
         return DECODED_TOKENS.get(self.model.device.type, DECODED_TOKENS["cuda"])
 
 
-def _tokenizer(folder: str, where: dict[str, Any]) -> Any:
-    """The model's tokenizer; damage is told with the folder's name."""
-    try:
-        return AutoTokenizer.from_pretrained(folder, **where)
-    except Exception as error:
-        garbled = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
-        if not garbled and isinstance(error, OSError | ValueError | ImportError):  # says what is wrong, and where
-            raise
-        msg = f"{folder}: its tokenizer cannot be loaded: {type(error).__name__}: {error}. Save it there anew."
-        raise ModelError(msg) from error
+def _check_vocabulary(model: BTRForQuestionAnswering, tokenizer: Any, name: str) -> None:
+    """Raises where the tokenizer gives a token that the model has no embedding for."""
+    last, rows = max(tokenizer.get_vocab().values(), default=-1), model.family.embeddings.shape[0]
+    if last >= rows:
+        msg = (
+            f"{name}: its tokenizer has the token id {last}, but its model {rows} embeddings; they are not of one model"
+        )
+        raise ModelError(msg)
 
 
 def _where_any(flags: np.ndarray) -> np.ndarray | None:

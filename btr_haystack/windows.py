@@ -7,7 +7,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from btr_haystack.errors import ModelError
+from btr_haystack.errors import ModelError, panicked, told_as_damage
 
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 _NO_LETTER = "\ue000"  # for private use: no vocabulary has it
@@ -42,7 +42,8 @@ def frame_of(tokenizer: Any) -> Frame:
     if not getattr(tokenizer, "is_fast", False):
         msg = f"{type(tokenizer).__name__} gives no character offsets; a fast tokenizer (tokenizer.json) is needed"
         raise ModelError(msg)
-    encoding = tokenizer("a", "b")
+    with told_as_damage("the tokenizer does not encode a pair of question and passage"):
+        encoding = tokenizer("a", "b")
     ids, parts = encoding["input_ids"], encoding.sequence_ids(0)
     if 0 not in parts or 1 not in parts:
         msg = "the tokenizer does not encode a pair of question and passage"
@@ -75,6 +76,7 @@ def encodings(tokenizer: Any, texts: list[str]) -> list[Any]:
     :param tokenizer: a fast transformers tokenizer.
     :param texts: any strings.
     :returns: for each text an `Encoding` of the package tokenizers, with `ids` and `offsets`; empty for an empty text.
+    :raises ModelError: where the tokenizer is damaged, and fails or panics.
     """
     texts = [clean(text) for text in texts]
     found = _encoded(tokenizer, texts)
@@ -98,16 +100,22 @@ def encodings(tokenizer: Any, texts: list[str]) -> list[Any]:
 def _encoded(tokenizer: Any, texts: list[str]) -> list[Any]:
     if not texts:
         return []
-    found: list[Any] = tokenizer(
-        texts,
-        add_special_tokens=False,
-        split_special_tokens=True,
-        truncation=False,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    ).encodings
+    try:
+        found: list[Any] = tokenizer(
+            texts,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        ).encodings
+    except BaseException as error:
+        if not panicked(error) and type(error) is not Exception:  # which is what tokenizers raises
+            raise
+        msg = f"the model's tokenizer failed: {str(error).strip():.400}. Save it anew, or take another model"
+        raise ModelError(msg) from error
     return found
 
 

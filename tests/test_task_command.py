@@ -95,7 +95,7 @@ def fid(tmp_path):
         for (q, a), step in zip(QUESTIONS, (1, -1), strict=True)
     ]
     path = tmp_path / "dev.json"
-    path.write_text(json.dumps(rows, indent=1))
+    path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return path
 
 
@@ -120,9 +120,9 @@ def test_passages_that_come_with_the_questions_are_read_in_their_order(fid, nq, 
 
 def test_questions_with_and_without_passages(fid, split_reader):
     """BM25 finds passages for a question that has none among those of the others."""
-    rows = json.loads(fid.read_text())
+    rows = json.loads(fid.read_text(encoding="utf-8"))
     rows[1]["ctxs"] = []
-    fid.write_text(json.dumps(rows))
+    fid.write_text(json.dumps(rows), encoding="utf-8")
     [row] = evaluate_task(settings_for("triviaqa", fid, [split_reader()]), None)
     assert (row["questions"], row["passages"]) == (2, 3)
 

@@ -549,7 +549,7 @@ def test_rows_are_trained_on_as_the_file_that_they_are_of(squad_file, tmp_path):
         }
         for paragraph in paragraphs for question in paragraph.questions
     ]  # fmt: skip
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert read_paragraphs(tmp_path / "rows.jsonl") == paragraphs
 
 
@@ -569,7 +569,7 @@ def test_answers_are_taken_from_where_they_stand_with_one_warning(tmp_path, capl
         {"context": context, "question": name, "id": name, "answers": [{"text": t, "answer_start": s} for t, s in said]}
         for name, (said, _) in answers.items()
     ]  # fmt: skip
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
     (paragraph,) = read_paragraphs(tmp_path / "rows.json")
     found = {question.text: list(question.answers) for question in paragraph.questions}
     assert found == {name: learnt for name, (_, learnt) in answers.items() if learnt is not None}
@@ -582,15 +582,15 @@ def test_questions_with_passages_have_the_first_that_answers(tmp_path, caplog):
     ctxs = [{"title": "Bergen", "text": "A town."}, {"title": "Oslo", "text": "It is oslo."}]
     one = {"id": 7, "question": "which town", "answers": ["Oslo"], "ctxs": ctxs}
     asked = Question("7", "question: which town", (("oslo", 6),))
-    (tmp_path / "dev.json").write_text(json.dumps([one], indent=1))
+    (tmp_path / "dev.json").write_text(json.dumps([one], indent=1), encoding="utf-8")
     assert read_paragraphs(tmp_path / "dev.json") == [Paragraph("Oslo", "It is oslo.", (asked,))]
     assert not caplog.records
     lost = [one | {"answers": ["Rome"]}, one | {"ctxs": []}, {"question": "who", "answer": ["I"]}]
-    (tmp_path / "dev.json").write_text(json.dumps([one, *lost, QED]))
+    (tmp_path / "dev.json").write_text(json.dumps([one, *lost, QED]), encoding="utf-8")
     assert [paragraph.title for paragraph in read_paragraphs(tmp_path / "dev.json")] == ["Oslo", "dev.json/7"]
     (record,) = caplog.records
     assert "dev.json: left out 3 of 5 questions" in record.getMessage()
-    (tmp_path / "dev.json").write_text(json.dumps(lost[:2]))
+    (tmp_path / "dev.json").write_text(json.dumps(lost[:2]), encoding="utf-8")
     with pytest.raises(DataError, match=r"dev\.json: none of 2 questions comes with a passage in which an answer"):
         read_paragraphs(tmp_path / "dev.json")
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from btr_haystack._transformers import AutoConfig, AutoTokenizer, TrainingArguments
+from btr_haystack._transformers import TrainingArguments
 from btr_haystack.config import BTRConfig
 from btr_haystack.digest import digest_of_model
 from btr_haystack.errors import DataError
@@ -28,6 +28,7 @@ from btr_haystack.forms import form_of
 from btr_haystack.generative import BTRForConditionalGeneration
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.model import BTRForQuestionAnswering
+from btr_haystack.model_files import config_of, tokenizer_of
 from btr_haystack.squad import SQUAD_FORMS, Paragraph, merged
 from btr_haystack.training.asker import asking
 from btr_haystack.training.data import PairDataset, check_window, collate
@@ -226,7 +227,7 @@ def run_stage(settings: StageSettings) -> Path:
     if not any(paragraph.questions for paragraph in training):
         msg = f"no question to train on in {', '.join(settings.data)} (validation share {settings.validation})"
         raise DataError(msg)
-    tokenizer = AutoTokenizer.from_pretrained(settings.base)
+    tokenizer = tokenizer_of(settings.base)
     model = _start(settings, tokenizer, [paragraph.text for paragraph in training])
     teacher = None
     if settings.teacher is not None and settings.weights.teacher and not settings.decoder_only:
@@ -312,7 +313,7 @@ def run_stage(settings: StageSettings) -> Path:
 
 def _resolved(settings: StageSettings) -> StageSettings:
     """The settings, the base's in place of those that are not given, or the usual ones where it has none."""
-    base = AutoConfig.from_pretrained(settings.base)
+    base = config_of(settings.base)
     theirs = {name: getattr(base, name, None) for name in USUAL} if getattr(base, "k", 0) else {}
     chosen: dict[str, Any] = {}
     for name, usual in USUAL.items():
@@ -410,7 +411,7 @@ def _start(settings: StageSettings, tokenizer: Any, texts: list[str]) -> BTRForQ
         fields["word_match"] = True
     writes = settings.weights.writing > 0 and settings.decoder is None
     kind = BTRForConditionalGeneration if writes else BTRForQuestionAnswering
-    if settings.decoder_only and isinstance(AutoConfig.from_pretrained(settings.base), BTRConfig):
+    if settings.decoder_only and isinstance(config_of(settings.base), BTRConfig):
         model = kind.from_pretrained(settings.base, dtype=torch.float32)
     else:
         model = kind.from_reader(

@@ -4,14 +4,22 @@
 
 """What the components refuse, or warn of, before any work."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Any
 
+import torch
 from haystack import Document, logging
 from haystack.utils import ComponentDevice
 
+from btr_haystack.model_files import ATTENTION, DTYPES, PLACE
+
 logger = logging.getLogger(__name__)
+
+DEVICE = re.compile(
+    r"(?!(?:disk|meta)$)[a-z]{1,16}(:\d{1,4})?"
+)  # weights that lie on no device, or are written to disk
 
 
 def check_device(device: ComponentDevice | None, model_kwargs: dict[str, Any] | None) -> None:
@@ -26,6 +34,66 @@ def check_device(device: ComponentDevice | None, model_kwargs: dict[str, Any] | 
             "The parameters `device` and `device_map` from `model_kwargs` are both provided. "
             "Ignoring `device` and using `device_map`."
         )
+
+
+def check_model_kwargs(model_kwargs: Any) -> None:
+    """
+    Refuse arguments for `from_pretrained` that are not known: they could run code, or load other files.
+
+    :param model_kwargs: what the component was given.
+    :raises TypeError: where they are no dictionary.
+    :raises ValueError: at the first that is refused, naming it.
+    """
+    if model_kwargs is None:
+        return
+    if not isinstance(model_kwargs, dict):
+        msg = f"model_kwargs is {model_kwargs!r:.60}; expected a dictionary of arguments for from_pretrained"
+        raise TypeError(msg)
+    for name, value in model_kwargs.items():
+        if "token" in str(name):
+            msg = f"model_kwargs has {name!r:.60}, which would be saved with the component: use the parameter token"
+            raise ValueError(msg)
+        if name not in MODEL_KWARGS:
+            known = ", ".join(MODEL_KWARGS)
+            msg = f"model_kwargs has {name!r:.60} = {value!r:.60}, which is not taken; expected some of: {known}"
+            raise ValueError(msg)
+        good, expected = MODEL_KWARGS[name]
+        if value is not None and not good(value):
+            msg = f"model_kwargs has {name} = {value!r:.60}; expected {expected}"
+            raise ValueError(msg)
+
+
+def _is_dtype(value: Any) -> bool:
+    return str(value).removeprefix("torch.") in (*DTYPES, "auto") and isinstance(value, str | torch.dtype)
+
+
+def _is_device_map(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(part, str) and _is_device(device) for part, device in value.items())
+    return _is_device(value) or value in ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def _is_device(value: Any) -> bool:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value >= 0
+    if isinstance(value, str):
+        return DEVICE.fullmatch(value) is not None
+    return isinstance(value, torch.device)
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, str) and (value == "" or PLACE.fullmatch(value) is not None) and ".." not in value
+
+
+MODEL_KWARGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "dtype": (_is_dtype, f"one of {', '.join(DTYPES)}, or 'auto'"),
+    "torch_dtype": (_is_dtype, f"one of {', '.join(DTYPES)}, or 'auto'"),
+    "device_map": (_is_device_map, "a device such as 'cpu' or 'cuda:0', 'auto', or a dictionary of devices"),
+    "revision": (_is_place, "the name of a branch or tag, or a commit"),
+    "subfolder": (_is_place, "a folder inside of the model's, without .."),
+    "attn_implementation": (lambda value: value in ATTENTION, " or ".join(map(repr, ATTENTION))),
+    "local_files_only": (lambda value: isinstance(value, bool), "True or False"),
+}
 
 
 def check_documents(documents: Iterable[Any]) -> list[Document]:

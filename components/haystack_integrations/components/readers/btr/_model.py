@@ -87,7 +87,7 @@ def settings_from_dict(cls: type[T], data: dict[str, Any]) -> T:
     """
     data = deepcopy(data)
     model_kwargs = data.get("init_parameters", {}).get("model_kwargs")
-    if model_kwargs:
+    if isinstance(model_kwargs, dict):  # else the constructor says what is wrong
         deserialize_hf_model_kwargs(model_kwargs)
     return default_from_dict(cls, data)
 

@@ -18,7 +18,12 @@ from btr_haystack.errors import ModelError
 from btr_haystack.passage import Passage
 from btr_haystack.reader import SplitReader
 from btr_haystack.stores import open_store
-from haystack_integrations.components.readers.btr._checks import check_device, check_flag, check_same_windows
+from haystack_integrations.components.readers.btr._checks import (
+    check_device,
+    check_flag,
+    check_model_kwargs,
+    check_same_windows,
+)
 from haystack_integrations.components.readers.btr._model import (
     HUB_TOKEN,
     LOADING,
@@ -107,6 +112,7 @@ class StoreReader(Generic[R]):
             raise TypeError(msg)
         check_flag(int8=int8)
         check_same_windows(max_seq_length, stride, token_store)
+        check_model_kwargs(model_kwargs)
         check_device(device, model_kwargs)
         if token_store is not None:
             model = model or token_store.model_name_or_path

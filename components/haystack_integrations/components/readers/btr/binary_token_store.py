@@ -29,6 +29,7 @@ from haystack_integrations.components.readers.btr._checks import (
     check_device,
     check_documents,
     check_flag,
+    check_model_kwargs,
     check_share,
     check_stream,
     check_windows,
@@ -108,7 +109,8 @@ class BinaryTokenStore:
         :param progress_bar:
             Whether to show a progress bar while encoding.
         :param model_kwargs:
-            Additional keyword arguments for the model's `from_pretrained`.
+            Additional keyword arguments for the model's `from_pretrained`: `dtype`, `device_map`, `revision`,
+            `subfolder`, `attn_implementation` ("eager" or "sdpa"), `local_files_only`.
         :param bits:
             How many of a code's first bits are kept; `None` for the model's own number. The model must have been
             trained for it (`btr train --nested`). Fixed for a store.
@@ -133,6 +135,7 @@ class BinaryTokenStore:
         check_share(coded_share=coded_share)
         check_share(MOST_MERGED, optional=False, merged_share=merged_share)
         check_flag(keep_ids=keep_ids, progress_bar=progress_bar)
+        check_model_kwargs(model_kwargs)
         check_device(device, model_kwargs)
         self.model_name_or_path = str(model or DEFAULT_MODEL)
         self.url = url

@@ -14,6 +14,7 @@ from haystack.utils import ComponentDevice, Secret
 
 from btr_haystack.citation import Citation
 from btr_haystack.errors import ModelError
+from btr_haystack.generation_settings import MOST_ROWS, check_generation
 from btr_haystack.generative import GenerationConfig
 from btr_haystack.generator import Compression, GenerativeReader, Written
 from btr_haystack.merge import MOST_MERGED
@@ -124,9 +125,12 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             Maximum number of windows that are fed through the encoder at the same time. If `None`, as many as fit.
         :param generation_kwargs:
             For transformers' `generate`: `max_new_tokens` (32 by default), `num_beams`, `do_sample`, `stop_strings`,
-            `generation_config` (or a dictionary of its fields), ...
+            `generation_config` (or a dictionary of its fields), ... `btr_haystack.generation_settings` lists them, each
+            with its ceiling; others are refused.
         :param model_kwargs:
-            Additional keyword arguments passed to the model's `from_pretrained`. If `None`, those of the token store.
+            Additional keyword arguments passed to the model's `from_pretrained`: `dtype`, `device_map`, `revision`,
+            `subfolder`, `attn_implementation` ("eager" or "sdpa"), `local_files_only`. If `None`, those of the token
+            store.
         :param token_store:
             Where the documents' bits are. Its `max_seq_length` and `stride` must be the reader's. Without a store, the
             reader keeps the bits of the last 50,000 documents that it has encoded in memory.
@@ -153,8 +157,8 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         :raises TypeError:
             If the token store, a whole number, a merged share or a switch is of another type.
         :raises ValueError:
-            If a number is out of range, the prompt has no place for the query, or the token store has other windows
-            than the reader.
+            If a number is out of range, the prompt has no place for the query, the token store has other windows
+            than the reader, or an argument for the model or for the generation is not let through.
         """
         self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store, int8)
         check_flag(progress_bar=progress_bar)
@@ -250,7 +254,8 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         :raises TypeError:
             If the query is no string, something is not a Document, or a parameter is of another type than it takes.
         :raises ValueError:
-            If a number is out of range, or a generation argument is one that the reader sets itself.
+            If a number is out of range, or a generation argument is one that the reader sets itself, or is not let
+            through.
         :raises ModelError:
             If the model has no decoder, or reads jointly (k = 0) and has no upper layers to merge or prune after.
         """
@@ -312,11 +317,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             for name in RESERVED.keys() & given.keys():
                 msg = f"generation_kwargs has {name!r}, which the reader sets itself"
                 raise ValueError(f"{msg}: use {RESERVED[name]}" if RESERVED[name] else msg)
-            check_at_least(1, num_beams=given.get("num_beams"))
-            config = given.get("generation_config")
-            if not isinstance(config, dict | GenerationConfig | None):
-                msg = f"generation_config is {config!r:.60}; expected transformers' GenerationConfig, or a dictionary"
-                raise TypeError(msg)
+            check_generation(given)
         inside, across = first_given(merged_inside, self.merged_inside), first_given(merged_across, self.merged_across)
         every = first_given(merge_every, self.merge_every)
         check_share(MOST_MERGED, merged_inside=inside, merged_across=across)
@@ -330,6 +331,10 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         )
         check_kept_share(settings.kept_share)
         check_at_least(1, optional=False, top_k=settings.top_k)
+        if settings.top_k > MOST_ROWS:
+            msg = f"top_k is {settings.top_k}; expected at most {MOST_ROWS}: answers are written side by side"
+            raise ValueError(msg)
+        check_generation({**settings.generation_kwargs, "num_return_sequences": settings.top_k})
         check_at_least(1, max_batch_size=settings.max_batch_size)
         return settings
 

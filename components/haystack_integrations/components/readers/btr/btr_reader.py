@@ -156,7 +156,9 @@ class BTRReader(StoreReader[SplitReader]):
             both of these answers could be kept if this variable is set to 0.25 or higher.
             If None is provided then all answers are kept.
         :param model_kwargs:
-            Additional keyword arguments passed to the model's `from_pretrained`. If `None`, those of the token store.
+            Additional keyword arguments passed to the model's `from_pretrained`: `dtype`, `device_map`, `revision`,
+            `subfolder`, `attn_implementation` ("eager" or "sdpa"), `local_files_only`. If `None`, those of the token
+            store.
         :param token_store:
             Where the documents' bits are. Its `max_seq_length` and `stride` must be the reader's. Without a store, the
             reader keeps the bits of the last 50,000 documents that it has encoded in memory.
