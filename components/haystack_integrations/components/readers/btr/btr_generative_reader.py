@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 from btr_haystack.errors import ModelError
 from btr_haystack.generator import Compression, GenerativeReader, Written
 from btr_haystack.merge import MOST_MERGED
+from btr_haystack.row_form import QUERY, RowForm
 from haystack_integrations.components.readers.btr._answers import rank_prior
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
@@ -33,10 +34,13 @@ from haystack_integrations.components.readers.btr.binary_token_store import Bina
 
 logger = logging.getLogger(__name__)
 
-QUERY = "{query}"
+CONTENT_ALONE = (
+    "passages that are kept as bits are of the documents' content alone; expected no passage_template, or a model "
+    "without a split (k = 0) and no token store"
+)
 RESERVED = {  # generation arguments that have a parameter of their own, or are what the answer is made of
     "num_return_sequences": "top_k", "answers": "top_k", "max_rows": "max_batch_size", "compression": "merged_inside",
-    "kept_share": "kept_share", "prior": "",
+    "kept_share": "kept_share", "prior": "", "form": "passage_template", "fields": "passage_template",
     "tokenizer": "", "encoder_outputs": "", "attention_mask": "", "return_dict_in_generate": "", "output_logits": "",
 }  # fmt: skip
 
@@ -62,7 +66,16 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
     lacks is encoded on the spot, and written back if the store can be written.
 
     An ordinary T5, FLAN-T5, FiD or Atlas checkpoint works as well, in safetensors. It is then read as Fusion-in-Decoder
-    always is, and nothing is kept. Query and passage are divided by the tokenizer's separator.
+    always is, and nothing is kept. Query and passage are divided by the tokenizer's separator; a model that was trained
+    on one text of both, as FiD's and Atlas's were, wants a `passage_template`:
+
+    ```python
+    fid = {"prompt": "question: {query}", "passage_template": "title: {title} context: {content}"}
+    atlas = {
+        "prompt": "question: {query} answer: <extra_id_0>", "passage_template": "title: {title} context: {content}",
+    }
+    reader = BTRGenerativeReader("my-fid-model", **fid)  # titles are in the documents' meta
+    ```
 
     ```python
     from haystack import Document
@@ -100,6 +113,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         kept_share: float | None = None,
         progress_bar: bool = False,
         int8: bool = False,
+        passage_template: str | None = None,
     ) -> None:
         """
         Set up the reader; nothing is loaded before it is used.
@@ -149,11 +163,18 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         :param int8:
             Whether the layers that run at question time, the decoder's too, compute mostly in 8 bits. It is for a
             CPU, and faster; passages are encoded and kept as always.
+        :param passage_template:
+            How a document is written behind the prompt, both of them one text that ends with the only separator, for
+            models without a split (k = 0) that were trained so: "title: {title} context: {content}" for FiD's. It names
+            {content} once; other names are those of the documents' `meta`, and "{{" is a brace. A document that
+            exceeds `max_seq_length` is split, and each window has prompt and fields again. Special tokens of the
+            tokenizer that prompt and template name are those tokens. If `None`, query and content are a pair.
         :raises TypeError:
-            If the token store, a whole number, a merged share or a switch is of another type.
+            If the token store, a whole number, a merged share, a switch or the template is of another type.
         :raises ValueError:
-            If a number is out of range, the prompt has no place for the query, or the token store has other windows
-            than the reader.
+            If a number is out of range, the prompt has no place for the query, the token store has other windows
+            than the reader, the template has no place for the content or more than names in braces, or there is a
+            token store beside it.
         """
         self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store, int8)
         check_flag(progress_bar=progress_bar)
@@ -169,8 +190,12 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         self.merge_every = merge_every
         self.kept_share = kept_share
         self.progress_bar = progress_bar
+        self.passage_template = passage_template
         check_windows(max_seq_length, stride)
         self._settings()
+        if self._form is not None and token_store is not None:
+            msg = f"passage_template is {passage_template!r}, but there is a token store: {CONTENT_ALONE}"
+            raise ValueError(msg)
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -201,7 +226,24 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             kept_share=self.kept_share,
             progress_bar=self.progress_bar,
             int8=self.int8,
+            passage_template=self.passage_template,
         )
+
+    @property
+    def _form(self) -> RowForm | None:
+        """How query and document become one text; None where they are a pair."""
+        return None if self.passage_template is None else RowForm.of(self.prompt, self.passage_template)
+
+    def _load(self) -> Reading[GenerativeReader]:
+        """The model, refused where it has a split and rows are to be of one text."""
+        loaded = StoreReader._load(self)  # Haystack makes the class anew: super() does not know it
+        if self._form is not None and loaded.source is not None:
+            msg = (
+                f"passage_template is {self.passage_template!r}, but {self.model_name_or_path} has a split "
+                f"(k = {loaded.reader.model.config.k}): {CONTENT_ALONE}"
+            )
+            raise ModelError(msg)
+        return loaded
 
     @component.output_types(answers=list[GeneratedAnswer], cache=dict[str, int])
     def run(
@@ -248,7 +290,8 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         :raises ValueError:
             If a number is out of range, or a generation argument is one that the reader sets itself.
         :raises ModelError:
-            If the model has no decoder, or reads jointly (k = 0) and has no upper layers to merge or prune after.
+            If the model has no decoder, or reads jointly (k = 0) and has no upper layers to merge or prune after; if it
+            does not, and there is a passage template.
         """
         settings = self._settings(
             top_k=top_k,
@@ -330,7 +373,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             return [[] for _ in queries], {"hits": 0, "misses": 0}
         loaded = self._warm()
         readable = with_text(documents)
-        asked = [self.prompt.replace(QUERY, query) for query in queries]
+        asked = queries if self._form is not None else [self.prompt.replace(QUERY, query) for query in queries]
         written, hits = self._write(loaded, asked, readable, settings)
         cache = {"hits": hits, "misses": len(readable) - hits}
         logger.info("{hits} documents came from the store, {misses} did not.", **cache)
@@ -364,6 +407,8 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
                     "passage jointly (k = 0) and has no upper layers; expected 0, or a BTR model"
                 )
                 raise ModelError(msg)
+            if self._form is not None:
+                limits |= {"form": self._form, "fields": _fields(documents, self._form.fields)}
             return loaded.reader.write_jointly(asked, texts, **limits), 0
         reader, passages, hits = loaded.fetch(
             texts,
@@ -374,3 +419,17 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         )
         limits |= {"kept_share": settings.kept_share, "prior": rank_prior(documents)}
         return reader.write(asked, passages, **limits), hits
+
+
+def _fields(documents: list[Document], names: Sequence[str]) -> list[dict[str, str]]:
+    """What the passage template names, of each document's meta; empty text, and one warning, where it is not there."""
+    found = [{name: document.meta.get(name) for name in names} for document in documents]
+    lacking = {name: sum(fields[name] is None for fields in found) for name in names}
+    if any(lacking.values()):
+        logger.warning(
+            "The passage template names what documents lack in their meta, and gets empty text for it: {lacking}.",
+            lacking=", ".join(
+                f"{{{name}}} in {count} of {len(documents)} documents" for name, count in lacking.items() if count
+            ),
+        )
+    return [{name: "" if value is None else str(value) for name, value in fields.items()} for fields in found]
