@@ -225,7 +225,7 @@ def test_refusals(generative, seq2seq):
     for wrong in (7, b"{content}", ["{content}"]):
         with pytest.raises(TypeError, match=r"expected a text such as 'title: \{title\} context: \{content\}'"):
             BTRGenerativeReader("any", passage_template=wrong)
-    with pytest.raises(ValueError, match="expected a text with {query}"):
+    with pytest.raises(ValueError, match=r"expected a text with \{query\}"):
         RowForm.of("question:", TEMPLATE)
     with pytest.raises(ModelError, match=r"tiny-generative has a split \(k = 2\): passages .* content alone"):
         fid(generative).warm_up()
