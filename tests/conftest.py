@@ -192,7 +192,7 @@ def _new_reader(family, tokenizer):
                 pad_token_id=tokenizer.pad_token_id,
                 eos_token_id=tokenizer.eos_token_id,
                 feed_forward_proj="gated-gelu",
-                initializer_factor=2.0,
+                initializer_factor=1.0,
                 dropout_rate=0.0,
             )
             return BTRForQuestionAnswering(BTRConfig(encoder=t5))
@@ -248,7 +248,7 @@ def seq2seq(tmp_path_factory):
     config = T5Config(
         vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=48, num_layers=4, num_decoder_layers=4, num_heads=4,
         feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0, dropout_rate=0.0,
-        initializer_factor=2.0,
+        initializer_factor=1.0,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("seq2seq") / "tiny-seq2seq"
     T5ForConditionalGeneration(config).save_pretrained(folder)
