@@ -62,6 +62,13 @@ def passage(number):
     return f"Passage {number}. " + " ".join(order[: 1 + number % 3])
 
 
+def rows_alike(one, other, atol=1e-4):
+    """Whether two lists of rows are the same, but for rounding and one row in a hundred, where a bit was near a tie."""
+    one, other = torch.as_tensor(one), torch.as_tensor(other)
+    near = torch.isclose(one.float(), other.float(), atol=atol, rtol=1e-4).all(1)
+    return one.shape == other.shape and int((~near).sum()) <= max(1, len(near) // 100)
+
+
 @pytest.fixture
 def documents():
     return [Document(content=passage(number)) for number in range(8)]

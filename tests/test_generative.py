@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from conftest import passage
+from conftest import passage, rows_alike
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForQuestionAnswering,
@@ -259,7 +259,7 @@ def test_merged_passages_are_those_of_the_naive_algorithm(generative, share, sca
                 if plain.kept[first + j] and j not in going:
                     codes.append(pack_bits(bits))
             first, left = first + length, left + int((~gone).sum())
-        assert np.array_equal(made.codes, torch.cat(codes).numpy() if codes else made.codes[:0])
+        assert rows_alike(made.codes, torch.cat(codes).numpy() if codes else made.codes[:0])
         short = made.without_gone()
         assert (len(short.ids), int(short.windows[:, 1].sum())) == (left, left)
         assert np.array_equal(short.kept, made.kept[~every])
