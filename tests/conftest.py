@@ -36,7 +36,14 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from btr_cli.main import main
-from btr_haystack import BTRConfig, BTRForConditionalGeneration, BTRForQuestionAnswering, fit_codes
+from btr_haystack import (
+    BTRConfig,
+    BTRForConditionalGeneration,
+    BTRForQuestionAnswering,
+    SplitReader,
+    default_model_path,
+    fit_codes,
+)
 
 torch.set_num_threads(1)
 hf_logging.disable_progress_bar()
@@ -274,6 +281,28 @@ def generative(seq2seq, tmp_path_factory):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+_SHIPPED: dict[tuple, SplitReader] = {}
+shipped = pytest.mark.xdist_group("shipped")  # all tests that load the shipped weights: in one process
+
+
+@pytest.fixture(scope="session")
+def load_shipped_once():
+    """The shipped model is loaded once a process by each kind of reader; readers leave their models as they are."""
+    load = SplitReader.from_pretrained.__func__
+
+    def once(kind, folder, **settings):
+        if str(folder) != str(default_model_path()):
+            return load(kind, folder, **settings)
+        key = (kind, *sorted((name, str(value)) for name, value in settings.items()))
+        if key not in _SHIPPED:
+            _SHIPPED[key] = load(kind, folder, **settings)
+        return _SHIPPED[key]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SplitReader, "from_pretrained", classmethod(once))
+        yield
 
 
 @pytest.fixture

@@ -17,12 +17,13 @@ import pytest
 import torch
 from conftest import FAMILIES, make_tokenizer, passage
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration, TrainingArguments
 
 from btr_haystack import BTRForConditionalGeneration, BTRForQuestionAnswering, GenerativeReader, SplitReader, rows
 from btr_haystack.errors import DataError, ModelError
 from btr_haystack.generative import MERGE_EVERY, View, views_of
 from btr_haystack.squad import Paragraph, Question, read_squad
+from btr_haystack.training import stages
 from btr_haystack.training.data import PairDataset, collate
 from btr_haystack.training.files import read_paragraphs
 from btr_haystack.training.optimizer import new_optimizer
@@ -121,6 +122,12 @@ def test_articles_are_held_out_whole(squad_file):
     assert held_out
 
 
+@pytest.fixture
+def logged_often(monkeypatch):
+    """The losses of every fifth step, not of every fiftieth: a training can be short."""
+    monkeypatch.setattr(stages, "TrainingArguments", lambda **given: TrainingArguments(**given | {"logging_steps": 5}))
+
+
 def settings_for(stage, base, output, data, **changes):
     sizes = {"k": 1, "bits": 16, "steps": 6, "passages": 2, "questions": 1, "save_every": 3, "bf16": False, "warmup": 1}
     return StageSettings(
@@ -197,11 +204,11 @@ def test_what_is_to_be_written(squad_file):
     assert nothing
 
 
-def test_three_stages_make_a_reader_that_writes(plain_reader, seq2seq, squad_file, tmp_path):
+def test_three_stages_make_a_reader_that_writes(plain_reader, seq2seq, squad_file, tmp_path, logged_often):
     """The decoder joins an extractive teacher; one checkpoint finds spans and writes."""
     teacher, decomposed, binarised = tmp_path / "teacher", tmp_path / "decomposed", tmp_path / "binarised"
     writing = {"weights": Weights(writing=1.0)}
-    run_stage(settings_for("teacher", seq2seq, teacher, squad_file, steps=50, learning_rate=3e-3, **writing))
+    run_stage(settings_for("teacher", seq2seq, teacher, squad_file, **writing))
     found = tmp_path / "found"
     BTRForQuestionAnswering.from_pretrained(teacher).save_pretrained(found)
     AutoTokenizer.from_pretrained(teacher).save_pretrained(found)
@@ -309,12 +316,12 @@ def test_other_contents_under_the_same_name_are_refused(plain_reader, squad_file
         run_stage(settings)
 
 
-def test_codes_that_can_be_cut(plain_reader, squad_file, tmp_path):
+def test_codes_that_can_be_cut(plain_reader, squad_file, tmp_path, logged_often):
     base, teacher, output = plain_reader("t5"), tmp_path / "teacher", tmp_path / "nested"
     run_stage(settings_for("teacher", base, teacher, squad_file))
     weights = Weights(first_look=0.3)
     settings = settings_for(
-        "binarised", teacher, output, squad_file, teacher=str(teacher), nested=(4, 8), weights=weights, steps=50,
+        "binarised", teacher, output, squad_file, teacher=str(teacher), nested=(4, 8), weights=weights,
         coded_share=0.6, nested_shares=(1.0, 0.3),
     )  # fmt: skip
     run_stage(settings)
