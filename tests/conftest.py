@@ -306,6 +306,15 @@ def load_shipped_once():
 
 
 @pytest.fixture
+def logged_often(monkeypatch):
+    """The losses of every fifth step, not of every fiftieth: a training can be short."""
+    from btr_haystack.training import stages  # slow to import, and few tests train
+
+    arguments = stages.TrainingArguments
+    monkeypatch.setattr(stages, "TrainingArguments", lambda **given: arguments(**given | {"logging_steps": 5}))
+
+
+@pytest.fixture
 def btr(monkeypatch, capsys):
     """Runs `btr` with arguments: gives exit status, output and errors."""
     monkeypatch.setenv("COLUMNS", "200")

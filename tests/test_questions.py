@@ -57,10 +57,10 @@ def test_questions_turned_round():
     assert paragraph.questions == (Question("1", ASK, (("a town", 8),), "What is Oslo?"),)
 
 
-def test_an_asker_learns_to_write_questions(seq2seq, squad_file, tmp_path):
+def test_an_asker_learns_to_write_questions(seq2seq, squad_file, tmp_path, logged_often):
     """What it is taught, word for word."""
     settings = StageSettings(
-        "asker", str(seq2seq), str(tmp_path / "asker"), (str(squad_file),), steps=150, groups=2, questions=1,
+        "asker", str(seq2seq), str(tmp_path / "asker"), (str(squad_file),), steps=60, groups=2, questions=1,
         learning_rate=5e-3, warmup=5, validation=0.0, optimizer="adamw", bf16=False,
         weights=WRITES,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def test_an_asker_learns_to_write_questions(seq2seq, squad_file, tmp_path):
     torch.manual_seed(0)
     written = write_questions(model, tokenizer, [paragraph.text for paragraph in paragraphs], each=8)
     assert len(written) == len(paragraphs)
-    assert any(one.lower() in known for found in written for one in found)
+    assert any(one.lower() in known for found in written for one in found)  # a third of them, with three seeds
     assert all(len(found) == len(set(found)) for found in written)
 
 
