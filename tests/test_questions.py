@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import SENTENCES, passage
 from haystack import Document
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from btr_cli import questions
 from btr_haystack import BTRForConditionalGeneration, BTRForQuestionAnswering
@@ -57,10 +57,10 @@ def test_questions_turned_round():
     assert paragraph.questions == (Question("1", ASK, (("a town", 8),), "What is Oslo?"),)
 
 
-def test_an_asker_learns_to_write_questions(seq2seq, squad_file, tmp_path):
+def test_an_asker_learns_to_write_questions(seq2seq, squad_file, tmp_path, logged_often):
     """What it is taught, word for word."""
     settings = StageSettings(
-        "asker", str(seq2seq), str(tmp_path / "asker"), (str(squad_file),), steps=150, groups=2, questions=1,
+        "asker", str(seq2seq), str(tmp_path / "asker"), (str(squad_file),), steps=60, groups=2, questions=1,
         learning_rate=5e-3, warmup=5, validation=0.0, optimizer="adamw", bf16=False,
         weights=WRITES,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def test_an_asker_learns_to_write_questions(seq2seq, squad_file, tmp_path):
     torch.manual_seed(0)
     written = write_questions(model, tokenizer, [paragraph.text for paragraph in paragraphs], each=8)
     assert len(written) == len(paragraphs)
-    assert any(one.lower() in known for found in written for one in found)
+    assert any(one.lower() in known for found in written for one in found)  # a third of them, with three seeds
     assert all(len(found) == len(set(found)) for found in written)
 
 
@@ -173,10 +173,20 @@ def test_claims_and_prompts_are_no_questions(seq2seq, tmp_path):
 
 
 class TestCommand:
+    @pytest.fixture(scope="class")
+    def asker(self, seq2seq, tmp_path_factory):
+        """Writes any token as gladly as any other, so that many of its questions end."""
+        model = T5ForConditionalGeneration.from_pretrained(seq2seq)
+        torch.nn.init.zeros_(model.lm_head.weight)
+        folder = tmp_path_factory.mktemp("asker")
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(seq2seq).save_pretrained(folder)
+        return folder
+
     @pytest.fixture
-    def asked(self, passages_file, seq2seq, plain_reader, tmp_path):
+    def asked(self, passages_file, asker, plain_reader, tmp_path):
         return (
-            "questions", passages_file, "--asker", seq2seq, "--teacher", plain_reader("t5"), "--least", 0, "--each", 48,
+            "questions", passages_file, "--asker", asker, "--teacher", plain_reader("t5"), "--least", 0, "--each", 48,
             "--output", tmp_path / "asked.json.gz",
         )  # fmt: skip
 

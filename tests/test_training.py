@@ -199,11 +199,11 @@ def test_what_is_to_be_written(squad_file):
     assert nothing
 
 
-def test_three_stages_make_a_reader_that_writes(plain_reader, seq2seq, squad_file, tmp_path):
+def test_three_stages_make_a_reader_that_writes(plain_reader, seq2seq, squad_file, tmp_path, logged_often):
     """The decoder joins an extractive teacher; one checkpoint finds spans and writes."""
     teacher, decomposed, binarised = tmp_path / "teacher", tmp_path / "decomposed", tmp_path / "binarised"
     writing = {"weights": Weights(writing=1.0)}
-    run_stage(settings_for("teacher", seq2seq, teacher, squad_file, steps=50, learning_rate=3e-3, **writing))
+    run_stage(settings_for("teacher", seq2seq, teacher, squad_file, **writing))
     found = tmp_path / "found"
     BTRForQuestionAnswering.from_pretrained(teacher).save_pretrained(found)
     AutoTokenizer.from_pretrained(teacher).save_pretrained(found)
@@ -243,25 +243,25 @@ def test_three_stages_make_a_reader_that_writes(plain_reader, seq2seq, squad_fil
         settings_for("teacher", seq2seq, teacher, squad_file, decoder=str(seq2seq))
 
 
-def test_writing_is_learnt(seq2seq, squad_file, tmp_path):
+def test_writing_is_learnt(seq2seq, squad_file, tmp_path, logged_often):
     """The loss that the decoder's own weights bring down."""
     weights = Weights(writing=1.0)
     run_stage(
-        settings_for("teacher", seq2seq, tmp_path / "m", squad_file, steps=100, learning_rate=5e-3, weights=weights)
+        settings_for("teacher", seq2seq, tmp_path / "m", squad_file, steps=30, learning_rate=5e-3, weights=weights)
     )
     history = json.loads((tmp_path / "m" / "training.json").read_text(encoding="utf-8"))["history"]
     losses = [entry["loss_writing"] for entry in history if "loss_writing" in entry]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]  # a tenth, with three seeds
 
 
-def test_training_lowers_the_loss(plain_reader, squad_file, tmp_path):
-    run_stage(settings_for("teacher", plain_reader("bert"), tmp_path / "m", squad_file, steps=150, learning_rate=2e-3))
+def test_training_lowers_the_loss(plain_reader, squad_file, tmp_path, logged_often):
+    run_stage(settings_for("teacher", plain_reader("bert"), tmp_path / "m", squad_file, steps=30, learning_rate=4e-3))
     losses = [
         e["loss"]
         for e in json.loads((tmp_path / "m" / "training.json").read_text(encoding="utf-8"))["history"]
         if "loss" in e
     ]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]  # a fifth, with three seeds
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -317,12 +317,12 @@ def test_other_contents_under_the_same_name_are_refused(plain_reader, squad_file
         run_stage(settings)
 
 
-def test_codes_that_can_be_cut(plain_reader, squad_file, tmp_path):
+def test_codes_that_can_be_cut(plain_reader, squad_file, tmp_path, logged_often):
     base, teacher, output = plain_reader("t5"), tmp_path / "teacher", tmp_path / "nested"
     run_stage(settings_for("teacher", base, teacher, squad_file))
     weights = Weights(first_look=0.3)
     settings = settings_for(
-        "binarised", teacher, output, squad_file, teacher=str(teacher), nested=(4, 8), weights=weights, steps=50,
+        "binarised", teacher, output, squad_file, teacher=str(teacher), nested=(4, 8), weights=weights,
         coded_share=0.6, nested_shares=(1.0, 0.3),
     )  # fmt: skip
     run_stage(settings)

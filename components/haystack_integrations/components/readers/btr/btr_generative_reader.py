@@ -18,6 +18,7 @@ from btr_haystack.generation_settings import MOST_ROWS, check_generation
 from btr_haystack.generative import GenerationConfig
 from btr_haystack.generator import Compression, GenerativeReader, Written
 from btr_haystack.merge import MOST_MERGED
+from btr_haystack.row_form import QUERY, RowForm
 from haystack_integrations.components.readers.btr._answers import rank_prior
 from haystack_integrations.components.readers.btr._checks import (
     check_at_least,
@@ -35,10 +36,13 @@ from haystack_integrations.components.readers.btr.binary_token_store import Bina
 
 logger = logging.getLogger(__name__)
 
-QUERY = "{query}"
+CONTENT_ALONE = (
+    "passages that are kept as bits are of the documents' content alone; expected no passage_template, or a model "
+    "without a split (k = 0) and no token store"
+)
 RESERVED = {  # generation arguments that have a parameter of their own, or are what the answer is made of
     "num_return_sequences": "top_k", "answers": "top_k", "max_rows": "max_batch_size", "compression": "merged_inside",
-    "kept_share": "kept_share", "prior": "",
+    "kept_share": "kept_share", "prior": "", "form": "passage_template", "fields": "passage_template",
     "tokenizer": "", "encoder_outputs": "", "attention_mask": "", "return_dict_in_generate": "", "output_logits": "",
 }  # fmt: skip
 
@@ -64,7 +68,16 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
     lacks is encoded on the spot, and written back if the store can be written.
 
     An ordinary T5, FLAN-T5, FiD or Atlas checkpoint works as well, in safetensors. It is then read as Fusion-in-Decoder
-    always is, and nothing is kept. Query and passage are divided by the tokenizer's separator.
+    always is, and nothing is kept. Query and passage are divided by the tokenizer's separator; a model that was trained
+    on one text of both, as FiD's and Atlas's were, wants a `passage_template`:
+
+    ```python
+    fid = {"prompt": "question: {query}", "passage_template": "title: {title} context: {content}"}
+    atlas = {
+        "prompt": "question: {query} answer: <extra_id_0>", "passage_template": "title: {title} context: {content}",
+    }
+    reader = BTRGenerativeReader("my-fid-model", **fid)  # titles are in the documents' meta
+    ```
 
     ```python
     from haystack import Document
@@ -102,6 +115,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         kept_share: float | None = None,
         progress_bar: bool = False,
         int8: bool = False,
+        passage_template: str | None = None,
     ) -> None:
         """
         Set up the reader; nothing is loaded before it is used.
@@ -136,7 +150,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             reader keeps the bits of the last 50,000 documents that it has encoded in memory.
         :param prompt:
             What the model is asked, with the query in place of "{query}": "question: {query}" for models that were
-            trained so.
+            trained so. What looks like a special token in it is text, unless there is a `passage_template`.
         :param merged_inside:
             Share of a passage's tokens that is merged with others like them after each upper layer, from 0 to 0.5;
             after each but the first where `kept_share` is below 1. More is faster and loses answers; 0 changes nothing.
@@ -154,11 +168,18 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         :param int8:
             Whether the layers that run at question time, the decoder's too, compute mostly in 8 bits. It is for a
             CPU, and faster; passages are encoded and kept as always.
+        :param passage_template:
+            How a document is written behind the prompt, both of them one text that ends with the only separator, for
+            models without a split (k = 0) that were trained so: "title: {title} context: {content}" for FiD's. It names
+            {content} once; other names are those of the documents' `meta`, and "{{" is a brace. A document that
+            exceeds `max_seq_length` is split, and each window has prompt and fields again. Special tokens of the
+            tokenizer that prompt and template name are those tokens. If `None`, query and content are a pair.
         :raises TypeError:
-            If the token store, a whole number, a merged share or a switch is of another type.
+            If the token store, a whole number, a merged share, a switch or the template is of another type.
         :raises ValueError:
             If a number is out of range, the prompt has no place for the query, the token store has other windows
-            than the reader, or an argument for the model or for the generation is not let through.
+            than the reader, an argument for the model or for the generation is not let through, the template has no
+            place for the content or more than names in braces, or there is a token store beside it.
         """
         self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store, int8)
         check_flag(progress_bar=progress_bar)
@@ -174,8 +195,12 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         self.merge_every = merge_every
         self.kept_share = kept_share
         self.progress_bar = progress_bar
+        self.passage_template = passage_template
         check_windows(max_seq_length, stride)
         self._settings()
+        if self._form is not None and token_store is not None:
+            msg = f"passage_template is {passage_template!r}, but there is a token store: {CONTENT_ALONE}"
+            raise ValueError(msg)
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -206,7 +231,24 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             kept_share=self.kept_share,
             progress_bar=self.progress_bar,
             int8=self.int8,
+            passage_template=self.passage_template,
         )
+
+    @property
+    def _form(self) -> RowForm | None:
+        """How query and document become one text; None where they are a pair."""
+        return None if self.passage_template is None else RowForm.of(self.prompt, self.passage_template)
+
+    def _load(self) -> Reading[GenerativeReader]:
+        """The model, refused where it has a split and rows are to be of one text."""
+        loaded = StoreReader._load(self)  # Haystack makes the class anew: super() does not know it
+        if self._form is not None and loaded.source is not None:
+            msg = (
+                f"passage_template is {self.passage_template!r}, but {self.model_name_or_path} has a split "
+                f"(k = {loaded.reader.model.config.k}): {CONTENT_ALONE}"
+            )
+            raise ModelError(msg)
+        return loaded
 
     @component.output_types(answers=list[GeneratedAnswer], cache=dict[str, int])
     def run(
@@ -257,7 +299,8 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             If a number is out of range, or a generation argument is one that the reader sets itself, or is not let
             through.
         :raises ModelError:
-            If the model has no decoder, or reads jointly (k = 0) and has no upper layers to merge or prune after.
+            If the model has no decoder, or reads jointly (k = 0) and has no upper layers to merge or prune after; if it
+            does not, and there is a passage template.
         """
         settings = self._settings(
             top_k=top_k,
@@ -347,7 +390,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             return [[] for _ in queries], {"hits": 0, "misses": 0}
         loaded = self._warm()
         readable = with_text(documents)
-        asked = [self.prompt.replace(QUERY, query) for query in queries]
+        asked = queries if self._form is not None else [self.prompt.replace(QUERY, query) for query in queries]
         written, hits = self._write(loaded, asked, readable, settings)
         cache = {"hits": hits, "misses": len(readable) - hits}
         logger.info("{hits} documents came from the store, {misses} did not.", **cache)
@@ -384,6 +427,8 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
                     "passage jointly (k = 0) and has no upper layers; expected 0, or a BTR model"
                 )
                 raise ModelError(msg)
+            if self._form is not None:
+                limits |= {"form": self._form, "fields": _fields(documents, self._form.fields)}
             return loaded.reader.write_jointly(asked, texts, **limits), 0
         reader, passages, hits = loaded.fetch(
             texts,
@@ -401,3 +446,17 @@ def _cited(citation: Citation | None, documents: list[Document]) -> dict[str, An
     if citation is None:
         return None
     return {"document": documents[citation.text].id, "start": citation.start, "end": citation.end}
+
+
+def _fields(documents: list[Document], names: Sequence[str]) -> list[dict[str, str]]:
+    """What the passage template names, of each document's meta; empty text, and one warning, where it is not there."""
+    found = [{name: document.meta.get(name) for name in names} for document in documents]
+    lacking = {name: sum(fields[name] is None for fields in found) for name in names}
+    if any(lacking.values()):
+        logger.warning(
+            "The passage template names what documents lack in their meta, and gets empty text for it: {lacking}.",
+            lacking=", ".join(
+                f"{{{name}}} in {count} of {len(documents)} documents" for name, count in lacking.items() if count
+            ),
+        )
+    return [{name: "" if value is None else str(value) for name, value in fields.items()} for fields in found]
