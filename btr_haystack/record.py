@@ -328,8 +328,8 @@ def _signed(body: bytes) -> bytes:
 def _token_bytes(ids: np.ndarray, windows: np.ndarray, keep_ids: bool) -> tuple[int, bytes]:
     """How windows and ids are written: flags, and the bytes; their checksum where they are left to the text."""
     if not keep_ids:
-        whole = zlib.crc32(np.ascontiguousarray(windows, _ID32), zlib.crc32(np.ascontiguousarray(ids, _ID32)))
-        return _NO_IDS, _CHECKSUM.pack(whole)
+        whole = zlib.crc32(ids.astype(_ID32, copy=False).tobytes())
+        return _NO_IDS, _CHECKSUM.pack(zlib.crc32(windows.astype(_ID32, copy=False).tobytes(), whole))
     wide = bool((ids >= _BELOW_WIDE).any())
     one_window = len(windows) == 1 and bool(windows[0, 0] == 0)
     first = b"" if one_window else windows.astype(_ID32).tobytes()

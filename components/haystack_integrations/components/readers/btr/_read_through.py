@@ -55,12 +55,12 @@ def sound_records(store: Store, keys: Iterable[bytes], read: Callable[[bytes, by
         except RecordError as error:
             refused[key] = error
     if refused:
-        key, error = next(iter(refused.items()))
+        key, fault = next(iter(refused.items()))
         logger.warning(
-            "Passage {key} counts as missing until it is read or written again{more}. {error}",
+            "Passage {key} counts as missing until it is read or written again{more}. {fault}",
             key=key.hex(),
             more=f", and {len(refused) - 1} more" if len(refused) > 1 else "",
-            error=error,
+            fault=fault,
         )
     return found
 
