@@ -21,6 +21,23 @@ class Tokens:
     windows: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """
+    What a model and its settings give all passages alike; see `Passage`.
+
+    :param width: bytes of a code.
+    :param scales: whether there are scales.
+    :param coded_share: share of a window's tokens that have a code, at most; a share of a token counts as one.
+    :param merged_share: share of a window's tokens that are merged into others, at most.
+    """
+
+    width: int
+    scales: bool
+    coded_share: float
+    merged_share: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Passage:
     """

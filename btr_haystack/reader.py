@@ -29,7 +29,7 @@ from btr_haystack.merge import MOST_MERGED
 from btr_haystack.model import BTRForQuestionAnswering, hub_arguments
 from btr_haystack.model_files import model_files
 from btr_haystack.padding import ROUNDING, padded
-from btr_haystack.passage import Passage, Tokens
+from btr_haystack.passage import Layout, Passage, Tokens
 from btr_haystack.quantise import quantised
 from btr_haystack.rows import (
     Codes,
@@ -260,6 +260,16 @@ class SplitReader:
         whole = hashlib.blake2b(f"{self._digest} {sorted(windows.items())}{cut}".encode(), digest_size=16).hexdigest()
         return Fingerprint(digest=whole, description=description)
 
+    @property
+    def layout(self) -> Layout:
+        """What the passages that this reader encodes are like; it reads no others."""
+        return Layout(
+            width=-(-self.bits // 8),
+            scales=self.model.config.scale == "stored" and self.model.family.stores_scale,
+            coded_share=self.coded_share,
+            merged_share=self.merged_share,
+        )
+
     def encode(self, texts: Sequence[str], *, max_rows: int | None = None) -> list[Passage]:
         """
         Run the lower layers on each text and keep its bits.
@@ -306,6 +316,7 @@ class SplitReader:
             for a, b in zip(end - document.windows[:, 1], end, strict=True)
         ]
         codes, kept, scales, gone = self._code(parts, max_rows)
+        width = self.layout.width
         passages, row = [], 0
         for document in documents:
             rows = slice(row, row + len(document.windows))
@@ -315,7 +326,7 @@ class SplitReader:
                     ids=document.ids,
                     windows=document.windows,
                     kept=concatenate(kept[rows], (0,), np.bool_),
-                    codes=concatenate(codes[rows], (0, -(-self.bits // 8))),
+                    codes=concatenate(codes[rows], (0, width)),
                     scales=None if scales is None else concatenate(scales[rows], (0,)),
                     gone=None if gone is None else _where_any(concatenate(gone[rows], (0,), np.bool_)),
                 )
@@ -332,7 +343,6 @@ class SplitReader:
         kept: list[np.ndarray] = [np.zeros(0, np.bool_)] * len(parts)
         scales: list[np.ndarray] = [np.zeros(0, np.uint8)] * len(parts)
         gone: list[np.ndarray] = [np.zeros(0, np.bool_)] * len(parts)
-        stored = model.config.scale == "stored" and model.family.stores_scale
         for batch in in_batches(
             np.array([len(part) for part in parts], dtype=np.int64), self._token_budget(), max_rows
         ):
@@ -355,7 +365,7 @@ class SplitReader:
             if scale is not None:
                 for i, value in zip(batch, scale.cpu().split(lengths), strict=True):
                     scales[i] = value.numpy()
-        return codes, kept, scales if stored else None, gone if self.merged_share else None
+        return codes, kept, scales if self.layout.scales else None, gone if self.merged_share else None
 
     def read(
         self,

@@ -6,6 +6,10 @@ The bytes of one passage: `pack` writes them, `unpack` checks and reads them, `c
 
 What the text gives can be left out: the token ids are then a third of a record's bytes that nobody has to keep.
 
+A checksum says that bytes are those that were written, not that they are fit to be read: anybody can compute one.
+Whoever reads a store gives `unpack` the tokens of the text and the `Layout` of model and settings, and gets what fits
+both.
+
 docs/format.md gives the format byte for byte.
 """
 
@@ -17,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from btr_haystack.errors import RecordError
-from btr_haystack.passage import Passage, Tokens
+from btr_haystack.passage import Layout, Passage, Tokens
 
 VERSION = 1
 
@@ -25,12 +29,24 @@ _MAGIC = b"BT"
 _HEADER = struct.Struct("<2sBBHHII")  # magic, version, flags, bytes of a code, windows, tokens, tokens with a code
 _CHECKSUM = struct.Struct("<I")
 _WIDE_IDS, _SCALES, _ONE_WINDOW, _NO_IDS, _GONE = 1, 2, 4, 8, 16
-_FLAGS = _WIDE_IDS | _SCALES | _ONE_WINDOW | _NO_IDS | _GONE
+_TOKENS = _WIDE_IDS | _ONE_WINDOW | _NO_IDS  # flags that tell how tokens are written
+_FLAGS = _TOKENS | _SCALES | _GONE
 _BELOW_WIDE = 1 << 16  # ids below this take 2 bytes
 _MAX_16_BITS = (1 << 16) - 1
 _RESIDUE = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32
 _INT32, _ID16, _ID32 = np.dtype(np.int32), np.dtype("<u2"), np.dtype("<i4")
+_FLOAT32 = 1 + 1e-6  # a share of tokens is counted in float32, which may come out higher by less than this
 _ADVICE = "Encode the passage again."
+
+
+class _Header(NamedTuple):
+    """What a record's first bytes say; see docs/format.md."""
+
+    flags: int
+    width: int
+    windows: int
+    tokens: int
+    coded: int
 
 
 class RecordParts(NamedTuple):
@@ -82,23 +98,16 @@ def pack(passage: Passage, *, keep_ids: bool = True) -> bytes:
         than 65,535 bytes.
     """
     _check(passage)
-    ids, windows, scales = passage.ids, passage.windows, passage.scales
     coded, width = passage.codes.shape
-    wide = keep_ids and bool((ids >= _BELOW_WIDE).any())
-    one_window = keep_ids and len(windows) == 1 and windows[0, 0] == 0
-    flags = _WIDE_IDS * wide | _SCALES * (scales is not None) | _ONE_WINDOW * one_window | _NO_IDS * (not keep_ids)
-    flags |= _GONE * (passage.gone is not None)
-    if keep_ids:
-        tokens = b"" if one_window else windows.astype(_ID32).tobytes()
-        tokens += ids.astype(_ID32 if wide else _ID16).tobytes()
-    else:
-        tokens = _CHECKSUM.pack(_tokens_checksum(ids, windows))
+    n, scales, gone = len(passage.ids), passage.scales, passage.gone
+    flags, tokens = _token_bytes(passage.ids, passage.windows, keep_ids)
+    flags |= _SCALES * (scales is not None) | _GONE * (gone is not None)
     body = b"".join(
         (
-            _HEADER.pack(_MAGIC, VERSION, flags, width, len(windows), len(ids), coded),
+            _HEADER.pack(_MAGIC, VERSION, flags, width, len(passage.windows), n, coded),
             tokens,
-            _flag_bytes(passage.kept) if 0 < coded < len(ids) else b"",
-            b"" if passage.gone is None else _flag_bytes(passage.gone),
+            _flag_bytes(passage.kept) if 0 < coded < n else b"",
+            b"" if gone is None else _flag_bytes(gone),
             passage.codes.tobytes(),
             b"" if scales is None else scales.tobytes(),
         )
@@ -106,7 +115,7 @@ def pack(passage: Passage, *, keep_ids: bool = True) -> bytes:
     return _signed(body)
 
 
-def unpack(data: bytes, tokens: Tokens | None = None) -> Passage:
+def unpack(data: bytes, tokens: Tokens | None = None, layout: Layout | None = None) -> Passage:
     """
     Checks a record and reads it.
 
@@ -121,47 +130,27 @@ def unpack(data: bytes, tokens: Tokens | None = None) -> Passage:
     >>> unpack(pack(passage, keep_ids=False), Tokens(passage.ids, passage.windows)).codes.tolist()
     [[165, 15], [60, 240]]
 
-    :param data: what `pack` gave.
-    :param tokens: token ids and windows of the text (`SplitReader.tokens`), for a record that leaves them out; a record
-        that has them is read as it is.
+    :param data: what `pack` gave, or what somebody else says it gave.
+    :param tokens: token ids and windows of the text (`SplitReader.tokens`): a record of other ones is refused. None
+        reads a record that has its own, whatever they are.
+    :param layout: of the model and settings that read it (`SplitReader.layout`): a record that these do not write is
+        refused. None takes any.
     :returns: the passage; its arrays may be read-only views into `data`.
-    :raises RecordError: if the record is cut short, too long, changed anywhere, or of another version; if it leaves its
-        tokens out and they are not given, or are others.
+    :raises RecordError: if the record is cut short, too long, changed anywhere, or of another version; if its tokens
+        are others, or it leaves them out and they are not given; if it is of another layout. Nothing larger than the
+        record and the tokens is made before that is known.
     """
-    parts = check(data)
-    _, _, flags, width, window_count, n, coded = _HEADER.unpack_from(data)
-    at = parts.header
-    if flags & _NO_IDS:
-        ids, windows = _of_text(data, tokens, n)
-    elif flags & _ONE_WINDOW:
-        windows = np.array([[0, n]], _INT32)
-    else:
-        windows = np.frombuffer(data, _ID32, 2 * window_count, at).reshape(window_count, 2).astype(_INT32, copy=False)
-    at += parts.windows
-    if not flags & _NO_IDS:
-        ids = np.frombuffer(data, _ID32 if flags & _WIDE_IDS else _ID16, n, at).astype(_INT32, copy=False)
-    at += parts.ids
-    if parts.mask:
-        kept = _flags_at(data, at, n)
-    else:
-        kept = np.full(n, coded > 0)
-    at += parts.mask
-    gone = _flags_at(data, at, n) if flags & _GONE else None
-    at += parts.gone
-    codes = np.frombuffer(data, np.uint8, parts.codes, at).reshape(coded, width)
-    at += parts.codes
-    scales = np.frombuffer(data, np.uint8, n, at) if flags & _SCALES else None
-
-    if parts.mask and (marked := np.count_nonzero(kept)) != coded:
-        msg = f"The mask of the passage record marks {marked} tokens where its header has {coded}. {_ADVICE}"
-        raise RecordError(msg)
-    if not flags & (_ONE_WINDOW | _NO_IDS):
-        _check_windows(windows, n)
-    if flags & _WIDE_IDS:
-        _check_ids(ids)
-    if gone is not None:
-        _check_gone(gone, kept)
-    return Passage(ids, windows, kept, codes, scales, gone)
+    header, parts = _checked(data, tokens, layout)
+    tokens = _own_tokens(data, header, parts) if tokens is None else _of_text(data, header, tokens)
+    kept, gone = _masks(data, header, parts)
+    if kept is None:
+        kept = np.full(header.tokens, header.coded > 0)
+    if gone is not None and layout is not None:
+        _check_share_of_gone(gone, header.coded, tokens.windows, layout)
+    at = len(data) - parts.checksum - parts.scales - parts.codes
+    codes = np.frombuffer(data, np.uint8, parts.codes, at).reshape(header.coded, header.width)
+    scales = np.frombuffer(data, np.uint8, parts.scales, at + parts.codes) if header.flags & _SCALES else None
+    return Passage(tokens.ids, tokens.windows, kept, codes, scales, gone)
 
 
 def check(data: bytes) -> RecordParts:
@@ -172,22 +161,7 @@ def check(data: bytes) -> RecordParts:
     :returns: the bytes of each part.
     :raises RecordError: if the record is cut short, too long, changed anywhere, or of another version.
     """
-    parts = part_bytes(data)
-    if zlib.crc32(data) != _RESIDUE:
-        computed, stored = zlib.crc32(data[: -parts.checksum]), _CHECKSUM.unpack(data[-parts.checksum :])[0]
-        fault = f"it holds the checksum {stored:#010x}, its bytes give {computed:#010x}"
-        msg = f"The passage record is damaged: {fault}. {_ADVICE}"
-        raise RecordError(msg)
-    return parts
-
-
-def leaves_ids(data: bytes) -> bool:
-    """
-    Tell whether a record leaves token ids and windows to the text.
-
-    :param data: a record that `check` has let through.
-    """
-    return bool(_HEADER.unpack_from(data)[2] & _NO_IDS)
+    return _checked(data, None, None)[1]
 
 
 def token_counts(data: bytes) -> tuple[int, int]:
@@ -201,7 +175,7 @@ def token_counts(data: bytes) -> tuple[int, int]:
     return n, coded
 
 
-def cut(data: bytes, bits: int) -> bytes:
+def cut(data: bytes, bits: int, layout: Layout | None = None) -> bytes:
     """
     The record with the first bits of its codes alone, as encoding with so many bits gives it.
 
@@ -214,20 +188,25 @@ def cut(data: bytes, bits: int) -> bytes:
     >>> unpack(cut(pack(passage), 11)).codes.tolist()
     [[255, 7]]
 
-    :param data: what `pack` gave.
+    :param data: what `pack` gave, or what somebody else says it gave.
     :param bits: bits a token, 0 or more; no more than its codes have.
-    :returns: the shorter record.
-    :raises RecordError: see `check`.
+    :param layout: of the model and settings that wrote it, see `unpack`.
+    :returns: the shorter record; the tokens in it are not compared with any text.
+    :raises RecordError: see `unpack`; if its codes have fewer bits.
     """
-    parts = check(data)
-    magic, version, flags, width, windows, n, coded = _HEADER.unpack_from(data)
-    first = parts.header + parts.windows + parts.ids + parts.mask + parts.gone
-    codes = np.frombuffer(data, np.uint8, parts.codes, first).reshape(coded, width)[:, : -(-bits // 8)].copy()
+    header, parts = _checked(data, None, layout)
+    _masks(data, header, parts)
+    if bits > 8 * header.width:
+        msg = f"The passage record has codes of {8 * header.width} bits, {bits} are wanted. {_ADVICE}"
+        raise RecordError(msg)
+    first = len(data) - parts.checksum - parts.scales - parts.codes
+    codes = np.frombuffer(data, np.uint8, parts.codes, first).reshape(header.coded, header.width)
+    codes = codes[:, : -(-bits // 8)].copy()
     if bits % 8:
         codes[:, -1] &= (1 << bits % 8) - 1
-    header = _HEADER.pack(magic, version, flags, codes.shape[1], windows, n, coded)
+    short = _HEADER.pack(_MAGIC, VERSION, *header._replace(width=codes.shape[1]))
     rest = data[first + parts.codes : -parts.checksum]
-    return _signed(header + data[parts.header : first] + codes.tobytes() + rest)
+    return _signed(short + data[parts.header : first] + codes.tobytes() + rest)
 
 
 def part_bytes(data: bytes) -> RecordParts:
@@ -247,11 +226,16 @@ def part_bytes(data: bytes) -> RecordParts:
     :returns: the bytes of each part.
     :raises RecordError: if the header is damaged or of another version, or calls for another length.
     """
+    return _parts_of(_header_of(data), len(data))
+
+
+def _header_of(data: bytes) -> _Header:
+    """The header, if it is of this version and does not contradict itself."""
     smallest = _HEADER.size + _CHECKSUM.size
     if len(data) < smallest:
         msg = f"The passage record is cut short: it has {len(data)} bytes, the smallest has {smallest}. {_ADVICE}"
         raise RecordError(msg)
-    magic, version, flags, width, window_count, n, coded = _HEADER.unpack_from(data)
+    magic, version, *numbers = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         msg = f"Not a passage record: it starts with {magic!r} where {_MAGIC!r} is expected. {_ADVICE}"
         raise RecordError(msg)
@@ -261,31 +245,70 @@ def part_bytes(data: bytes) -> RecordParts:
             "Update btr-haystack, or encode the passage again."
         )
         raise RecordError(msg)
-    one_window = flags & _ONE_WINDOW
-    no_ids = flags & _NO_IDS
+    header = _Header(*numbers)
+    one_window, no_ids = header.flags & _ONE_WINDOW, header.flags & _NO_IDS
     if (
-        flags & ~_FLAGS
-        or coded > n
-        or (one_window and (window_count != 1 or n == 0))
-        or (no_ids and flags & (_WIDE_IDS | _ONE_WINDOW))
+        header.flags & ~_FLAGS
+        or header.coded > header.tokens
+        or (one_window and (header.windows != 1 or header.tokens == 0))
+        or (no_ids and header.flags & (_WIDE_IDS | _ONE_WINDOW))
     ):
         msg = f"The header of the passage record contradicts itself: {data[: _HEADER.size].hex()}. {_ADVICE}"
         raise RecordError(msg)
+    return header
+
+
+def _parts_of(header: _Header, length: int) -> RecordParts:
+    """The bytes of each part, if they are as many as the record has."""
+    flags, width, windows, n, coded = header
     parts = RecordParts(
         header=_HEADER.size,
-        windows=0 if one_window or no_ids else 8 * window_count,
-        ids=_CHECKSUM.size if no_ids else (4 if flags & _WIDE_IDS else 2) * n,
+        windows=0 if flags & (_ONE_WINDOW | _NO_IDS) else 8 * windows,
+        ids=_CHECKSUM.size if flags & _NO_IDS else (4 if flags & _WIDE_IDS else 2) * n,
         mask=(n + 7) // 8 if 0 < coded < n else 0,
         gone=(n + 7) // 8 if flags & _GONE else 0,
         codes=coded * width,
         scales=n if flags & _SCALES else 0,
         checksum=_CHECKSUM.size,
     )
-    if len(data) != sum(parts):
-        fault = "is cut short" if len(data) < sum(parts) else "is too long"
-        msg = f"The passage record {fault}: it has {len(data)} bytes, its header calls for {sum(parts)}. {_ADVICE}"
+    if length != sum(parts):
+        fault = "is cut short" if length < sum(parts) else "is too long"
+        msg = f"The passage record {fault}: it has {length} bytes, its header calls for {sum(parts)}. {_ADVICE}"
         raise RecordError(msg)
     return parts
+
+
+def _checked(data: bytes, tokens: Tokens | None, layout: Layout | None) -> tuple[_Header, RecordParts]:
+    """Header and parts, if the bytes are those that were written and the header says what tokens and layout let it."""
+    header = _header_of(data)
+    parts = _parts_of(header, len(data))
+    if layout is not None:
+        _check_layout(header, layout)
+    if tokens is not None and (header.tokens, header.windows) != (len(tokens.ids), len(tokens.windows)):
+        raise _other_tokens(header, tokens)
+    if zlib.crc32(data) != _RESIDUE:
+        computed, stored = zlib.crc32(data[: -parts.checksum]), _CHECKSUM.unpack(data[-parts.checksum :])[0]
+        fault = f"it holds the checksum {stored:#010x}, its bytes give {computed:#010x}"
+        msg = f"The passage record is damaged: {fault}. {_ADVICE}"
+        raise RecordError(msg)
+    return header, parts
+
+
+def _check_layout(header: _Header, layout: Layout) -> None:
+    """Refuses a header that no passage of this layout has."""
+    most = layout.coded_share * header.tokens * _FLOAT32 + header.windows  # a share of a token counts as one
+    if header.width != layout.width:
+        fault = f"has codes of {header.width} bytes, the store's settings give codes of {layout.width}"
+    elif bool(header.flags & _SCALES) is not layout.scales:
+        fault = "has no scales, the model stores them" if layout.scales else "has scales, the model stores none"
+    elif header.flags & _GONE and not layout.merged_share:
+        fault = "has tokens that were merged into others, the store's merged_share is 0"
+    elif header.coded > most:
+        fault = f"has codes for {header.coded} of {header.tokens} tokens, the coded_share is {layout.coded_share}"
+    else:
+        return
+    msg = f"The passage record {fault}: another model or other settings made it. {_ADVICE}"
+    raise RecordError(msg)
 
 
 def _flag_bytes(flags: np.ndarray) -> bytes:
@@ -302,25 +325,76 @@ def _signed(body: bytes) -> bytes:
     return body + _CHECKSUM.pack(zlib.crc32(body))
 
 
-def _tokens_checksum(ids: np.ndarray, windows: np.ndarray) -> int:
-    """CRC-32 of token ids and windows, by which a record that leaves them out knows them again."""
-    return zlib.crc32(windows.astype(_ID32).tobytes(), zlib.crc32(ids.astype(_ID32).tobytes()))
+def _token_bytes(ids: np.ndarray, windows: np.ndarray, keep_ids: bool) -> tuple[int, bytes]:
+    """How windows and ids are written: flags, and the bytes; their checksum where they are left to the text."""
+    if not keep_ids:
+        whole = zlib.crc32(ids.astype(_ID32, copy=False).tobytes())
+        return _NO_IDS, _CHECKSUM.pack(zlib.crc32(windows.astype(_ID32, copy=False).tobytes(), whole))
+    wide = bool((ids >= _BELOW_WIDE).any())
+    one_window = len(windows) == 1 and bool(windows[0, 0] == 0)
+    first = b"" if one_window else windows.astype(_ID32).tobytes()
+    return _WIDE_IDS * wide | _ONE_WINDOW * one_window, first + ids.astype(_ID32 if wide else _ID16).tobytes()
 
 
-def _of_text(data: bytes, tokens: Tokens | None, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids and windows that a record leaves out, if they are those that were encoded."""
-    if tokens is None:
+def _of_text(data: bytes, header: _Header, tokens: Tokens) -> Tokens:
+    """The tokens of the text, if they are those that were encoded."""
+    flags, expected = _token_bytes(tokens.ids, tokens.windows, keep_ids=not header.flags & _NO_IDS)
+    if header.flags & _TOKENS != flags or data[_HEADER.size : _HEADER.size + len(expected)] != expected:
+        raise _other_tokens(header, tokens)
+    return tokens
+
+
+def _other_tokens(header: _Header, tokens: Tokens) -> RecordError:
+    return RecordError(
+        f"The passage record is of {header.tokens} tokens that are not the {len(tokens.ids)} which its text gives: "
+        f"another tokenizer, another release of it, or other windows have made it. {_ADVICE}"
+    )
+
+
+def _own_tokens(data: bytes, header: _Header, parts: RecordParts) -> Tokens:
+    """The tokens that a record has itself."""
+    flags, _, count, n, _ = header
+    if flags & _NO_IDS:
         msg = "The passage record leaves its token ids to the text; unpack it with those of the text, as a reader does."
         raise RecordError(msg)
-    if len(tokens.ids) != n or _CHECKSUM.unpack_from(data, _HEADER.size)[0] != _tokens_checksum(
-        tokens.ids, tokens.windows
-    ):
-        msg = (
-            f"The passage record is of {n} tokens that are not the {len(tokens.ids)} which its text gives: another "
-            f"tokenizer, or another release of it, has made it. {_ADVICE}"
-        )
+    ids = np.frombuffer(data, _ID32 if flags & _WIDE_IDS else _ID16, n, parts.header + parts.windows)
+    ids = ids.astype(_INT32, copy=False)
+    _check_ids(ids)
+    if flags & _ONE_WINDOW:
+        return Tokens(ids, np.array([[0, n]], _INT32))
+    windows = np.frombuffer(data, _ID32, 2 * count, parts.header).reshape(count, 2).astype(_INT32, copy=False)
+    _check_windows(windows, n)
+    return Tokens(ids, windows)
+
+
+def _masks(data: bytes, header: _Header, parts: RecordParts) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Which tokens have a code, None where all or none; and which are gone, None where that is not in the record."""
+    n, at = header.tokens, parts.header + parts.windows + parts.ids
+    kept = _flags_at(data, at, n) if parts.mask else None
+    if kept is not None and (marked := np.count_nonzero(kept)) != header.coded:
+        msg = f"The mask of the passage record marks {marked} tokens where its header has {header.coded}. {_ADVICE}"
         raise RecordError(msg)
-    return tokens.ids, tokens.windows
+    if not header.flags & _GONE:
+        return kept, None
+    gone = _flags_at(data, at + parts.mask, n)
+    _check_gone(gone, np.full(n, header.coded > 0) if kept is None else kept)
+    return kept, gone
+
+
+def _check_share_of_gone(gone: np.ndarray, coded: int, windows: np.ndarray, layout: Layout) -> None:
+    """Refuses a mask of merged tokens that marks none, or in a window more than the layout's share."""
+    marked = np.count_nonzero(gone)
+    if marked:
+        lengths = windows[:, 1]
+        in_window = np.add.reduceat(gone, np.cumsum(lengths) - lengths, dtype=np.int64)
+        most = layout.coded_share * len(gone) * _FLOAT32 + len(windows)
+        if (in_window <= layout.merged_share * lengths * _FLOAT32).all() and coded + marked <= most:
+            return
+    msg = (
+        f"The passage record has {marked} of {len(gone)} tokens merged into others and codes for {coded}; merged_share "
+        f"{layout.merged_share} and coded_share {layout.coded_share} do not give that. {_ADVICE}"
+    )
+    raise RecordError(msg)
 
 
 def _check(passage: Passage) -> None:

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a store takes a token, with everything counted."""
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,6 +12,10 @@ from btr_haystack.record import check, token_counts
 from btr_haystack.stores import Store
 
 _RECORDS_A_READ = 100
+_COUNTED = (  # of each record
+    "passages", "damaged", "tokens", "tokens_with_codes", "id_bytes", "mask_bytes", "code_bytes", "scale_bytes",
+    "record_bytes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,8 @@ class StoreReport:
     The size of a store and of its parts, against float states of the same tokens.
 
     :param passages: records in the store, without those that are damaged.
-    :param damaged: records that cannot be read; their passages are encoded anew when they are read or written again.
+    :param damaged: records that cannot be read, or have codes of other bits than the store's; their passages are
+        encoded anew when they are read or written again. What only their texts could tell is not told here.
     :param tokens: tokens of the passages.
     :param tokens_with_codes: tokens that have a code.
     :param id_bytes: bytes of the token ids, or of the checksums of those left to the text.
@@ -85,38 +91,31 @@ def report(store: Store) -> StoreReport:
     if not isinstance(width, int):
         msg = f"The fingerprint of the store gives {width!r} as the `width` of the states, a whole number is expected."
         raise StoreError(msg)
-    passages = damaged = tokens = tokens_with_codes = ids = mask = codes = scales = records = 0
+    bits = store.fingerprint.description.get("bits")
+    code_bytes = -(-bits // 8) if isinstance(bits, int) else None
+    total: Counter[str] = Counter()
     keys = store.keys()
     while chunk := list(islice(keys, _RECORDS_A_READ)):
         for record in store.get_many(chunk):
-            if record is None:  # deleted meanwhile
-                continue
-            try:
-                parts, (n, coded) = check(record), token_counts(record)
-            except RecordError:
-                damaged += 1
-                continue
-            passages += 1
-            tokens += n
-            tokens_with_codes += coded
-            ids += parts.ids
-            mask += parts.mask + parts.gone
-            codes += parts.codes
-            scales += parts.scales
-            records += len(record)
-    file_bytes = store.file_bytes()
+            if record is not None:  # else deleted meanwhile
+                total.update(_sizes(record, code_bytes))
+    file_bytes, tokens = store.file_bytes(), total["tokens"]
     return StoreReport(
-        passages=passages,
-        damaged=damaged,
-        tokens=tokens,
-        tokens_with_codes=tokens_with_codes,
-        id_bytes=ids,
-        mask_bytes=mask,
-        code_bytes=codes,
-        scale_bytes=scales,
-        record_bytes=records,
+        **{name: total[name] for name in _COUNTED},
         file_bytes=file_bytes,
         bytes_per_token=file_bytes / tokens if tokens else 0.0,
         float32_bytes_per_token=4 * width,
         float16_bytes_per_token=2 * width,
     )
+
+
+def _sizes(record: bytes, code_bytes: int | None) -> dict[str, int]:
+    """What a record adds to the report; `code_bytes` are those of a code, None where they are not known."""
+    try:
+        parts, (tokens, coded) = check(record), token_counts(record)
+    except RecordError:
+        return {"damaged": 1}
+    if code_bytes is not None and parts.codes != coded * code_bytes:
+        return {"damaged": 1}
+    sizes = (1, 0, tokens, coded, parts.ids, parts.mask + parts.gone, parts.codes, parts.scales, len(record))
+    return dict(zip(_COUNTED, sizes, strict=True))

@@ -5,6 +5,7 @@ import hashlib
 import re
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from btr_haystack.errors import RecordError
-from btr_haystack.passage import Passage, Tokens
+from btr_haystack.passage import Layout, Passage, Tokens
 from btr_haystack.record import check, cut, pack, part_bytes, passage_key, token_counts, unpack
 
 DOC = Path(__file__).parent.parent / "docs" / "format.md"
@@ -90,12 +91,12 @@ def test_records_without_ids_take_less(passage):
     assert len(whole) - len(implied) == saved
     with pytest.raises(RecordError, match="leaves its token ids to the text"):
         unpack(implied)
-    assert_same(unpack(whole, tokens_of(EXAMPLE)), passage)
+    assert_same(unpack(whole), passage)
 
 
-@given(passages(), st.data())
+@given(passages(), st.booleans(), st.data())
 @no_deadline
-def test_other_tokens_are_refused(passage, data):
+def test_other_tokens_are_refused(passage, keep_ids, data):
     ids, windows = passage.ids.copy(), passage.windows.copy()
     if len(ids) and data.draw(st.booleans()):
         ids[data.draw(st.integers(0, len(ids) - 1))] ^= 1
@@ -104,7 +105,7 @@ def test_other_tokens_are_refused(passage, data):
     else:
         ids = np.append(ids, np.int32(1))
     with pytest.raises(RecordError, match=rf"of {len(passage.ids)} tokens that are not the {len(ids)} which its text"):
-        unpack(pack(passage, keep_ids=False), Tokens(ids, windows))
+        unpack(pack(passage, keep_ids=keep_ids), Tokens(ids, windows))
 
 
 @given(passages(), st.booleans(), st.data())
@@ -117,6 +118,14 @@ def test_cutting_is_packing_shorter_codes(passage, keep_ids, data):
         codes[:, -1] &= (1 << bits % 8) - 1
     short = changed(passage, codes=codes)
     assert cut(pack(passage, keep_ids=keep_ids), bits) == pack(short, keep_ids=keep_ids)
+
+
+def test_codes_cannot_be_cut_to_more_bits_than_they_have():
+    with pytest.raises(RecordError, match="has codes of 16 bits, 17 are wanted"):
+        cut(pack(EXAMPLE), 17)
+    nothing = changed(EXAMPLE, codes=np.zeros((2, 0), np.uint8))
+    with pytest.raises(RecordError, match="has codes of 0 bits, 3 are wanted"):
+        cut(pack(nothing), 3)
 
 
 @given(passages(), st.booleans(), st.data())
@@ -257,6 +266,49 @@ def test_damage_is_named(data, message):
 def test_what_cannot_be_packed(fields, message):
     with pytest.raises(RecordError, match=message):
         pack(changed(EXAMPLE, **fields))
+
+
+HALF = Layout(width=2, scales=False, coded_share=0.5, merged_share=0.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "layout", "message"),
+    [
+        ({}, {"width": 3}, "has codes of 2 bytes, the store's settings give codes of 3"),
+        ({}, {"scales": True}, "has no scales, the model stores them"),
+        ({"scales": np.zeros(4, np.uint8)}, {}, "has scales, the model stores none"),
+        ({"gone": np.array([False, True, False, False])}, {}, "merged into others, the store's merged_share is 0"),
+        ({"gone": np.zeros(4, np.bool_)}, {"merged_share": 0.5}, "has 0 of 4 tokens merged into others"),
+        (
+            {"gone": np.array([False, True, False, True])},
+            {"merged_share": 0.25, "coded_share": 1.0},
+            "has 2 of 4 tokens merged into others and codes for 2; merged_share 0.25 and coded_share 1.0 do not",
+        ),
+        (
+            {"gone": np.array([False, True, False, True])},
+            {"merged_share": 0.5},
+            "has 2 of 4 tokens merged into others and codes for 2; merged_share 0.5 and coded_share 0.5 do not",
+        ),
+        (
+            {"kept": np.ones(4, np.bool_), "codes": np.zeros((4, 2), np.uint8)},
+            {},
+            "has codes for 4 of 4 tokens, the coded_share is 0.5",
+        ),
+    ],
+)
+@pytest.mark.parametrize("keep_ids", [False, True])
+def test_another_layout_is_refused(fields, layout, message, keep_ids):
+    """A right checksum is not all: anybody can compute it."""
+    data, wanted = pack(changed(EXAMPLE, **fields), keep_ids=keep_ids), replace(HALF, **layout)
+    assert_same(unpack(data, tokens_of(EXAMPLE)), changed(EXAMPLE, **fields))
+    with pytest.raises(RecordError, match=message):
+        unpack(data, tokens_of(EXAMPLE), wanted)
+
+
+def test_a_record_of_the_layout_is_read():
+    assert_same(unpack(pack(EXAMPLE), tokens_of(EXAMPLE), HALF), EXAMPLE)
+    fewer = changed(EXAMPLE, gone=np.array([False, True, False, False]))
+    assert_same(unpack(pack(fewer), tokens_of(EXAMPLE), replace(HALF, merged_share=0.25)), fewer)
 
 
 def test_a_megabyte_of_text():

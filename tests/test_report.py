@@ -98,3 +98,12 @@ def test_a_damaged_record(url):
         told = report(store)
     assert (told.passages, told.damaged, told.tokens) == (0, 1, 0)
     assert str(told).startswith("0 passages and 1 damaged, 0 tokens")
+
+
+def test_a_record_with_codes_of_other_bits(url):
+    [sound] = passages(1)
+    others = [Passage(sound.ids, sound.windows, sound.kept, sound.codes[:, :width]) for width in (15, 1, 0)]
+    with open_store(url, MODEL) as store:
+        store.put_many(items([sound, *others]))
+        told = report(store)
+    assert (told.passages, told.damaged, told.tokens) == (1, 3, len(sound.ids))

@@ -14,7 +14,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from btr_haystack.errors import BTRError, RecordError
 from btr_haystack.passage import Passage, Tokens
 from btr_haystack.reader import SplitReader
-from btr_haystack.record import check, leaves_ids, pack, passage_key, unpack
+from btr_haystack.record import pack, passage_key, unpack
 from btr_haystack.stores import Store
 
 T = TypeVar("T")
@@ -35,25 +35,33 @@ def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def sound_records(store: Store, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+def sound_records(store: Store, keys: Iterable[bytes], read: Callable[[bytes, bytes], T]) -> dict[bytes, T]:
     """
-    Read the records that a store has; a damaged one is reported and counts as missing.
+    Read the records that a store has; those that are refused count as missing, and are told of in one warning.
 
     :param store: an open store.
     :param keys: of the passages.
-    :returns: records by their keys.
+    :param read: takes a key and its record; raises `RecordError` to refuse it.
+    :returns: what `read` gives, by the keys.
     """
     keys = list(dict.fromkeys(keys))
-    found = {}
+    found: dict[bytes, T] = {}
+    refused: dict[bytes, RecordError] = {}
     for key, record in zip(keys, store.get_many(keys), strict=True):
         if record is None:
             continue
         try:
-            check(record)
+            found[key] = read(key, record)
         except RecordError as error:
-            _warn(key, error)
-        else:
-            found[key] = record
+            refused[key] = error
+    if refused:
+        key, fault = next(iter(refused.items()))
+        logger.warning(
+            "Passage {key} counts as missing until it is read or written again{more}. {fault}",
+            key=key.hex(),
+            more=f", and {len(refused) - 1} more" if len(refused) > 1 else "",
+            fault=fault,
+        )
     return found
 
 
@@ -61,34 +69,17 @@ def stored_passages(
     store: Store, reader: SplitReader, texts: dict[bytes, str], *, remember: bool = False
 ) -> tuple[dict[bytes, Passage], dict[bytes, Tokens]]:
     """
-    Read the passages that a store has; one that is damaged, or of other tokens, is reported and counts as missing.
+    Read the passages that a store has; a record that is not what the reader makes of its text counts as missing.
 
     :param store: an open store.
-    :param reader: tokenises the texts of records without token ids.
+    :param reader: tells what the texts' tokens are, and what its passages are like.
     :param texts: of the passages, by their keys.
     :param remember: have the reader keep the tokens of these texts for the next time.
-    :returns: passages by their keys, and the tokens of all texts whose passages are missing, perhaps of more.
+    :returns: passages and tokens of the texts, by their keys.
     """
-    records = sound_records(store, texts)
-
-    def tokens_of(keys: Iterable[bytes]) -> dict[bytes, Tokens]:
-        keys = list(keys)
-        return dict(zip(keys, reader.tokens([texts[key] for key in keys], remember=remember), strict=True))
-
-    tokens = tokens_of(key for key in texts if key not in records or leaves_ids(records[key]))
-    found = {}
-    for key, record in records.items():
-        try:
-            found[key] = unpack(record, tokens.get(key))
-        except RecordError as error:
-            _warn(key, error)
-    return found, tokens | tokens_of(key for key in texts if key not in found and key not in tokens)
-
-
-def _warn(key: bytes, error: RecordError) -> None:
-    logger.warning(
-        "Passage {key} counts as missing until it is read or written again. {error}", key=key.hex(), error=error
-    )
+    tokens = dict(zip(texts, reader.tokens(list(texts.values()), remember=remember), strict=True))
+    layout = reader.layout
+    return sound_records(store, texts, lambda key, record: unpack(record, tokens[key], layout)), tokens
 
 
 class ReadThrough:

@@ -210,9 +210,7 @@ class StoreReader(Generic[R]):
             )
             return Reading(self._computing(reader), None)
         own_store = open_store("memory://", reader.fingerprint)
-        return Reading(
-            self._computing(reader), ReadThrough(reader, lambda: own_store, keep_ids=True, most=OWN_STORE_PASSAGES)
-        )
+        return Reading(self._computing(reader), ReadThrough(reader, lambda: own_store, most=OWN_STORE_PASSAGES))
 
     def _refuse_pruning(self, kept_share: float | None) -> None:
         """Raises where windows are to be dropped by a joint reader, which has no upper layers to do so after."""

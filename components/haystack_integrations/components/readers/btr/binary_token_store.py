@@ -118,8 +118,8 @@ class BinaryTokenStore:
             Share of each window's tokens that keep bits, from 0 to 1: those of which the token's id tells least. `None`
             for the model's own. Fixed for a store.
         :param keep_ids:
-            Whether to keep token ids, too, 2 bytes a token. Without them, the text of a document gives them when it is
-            read, at a tenth of a millisecond a document.
+            Whether to keep token ids, too, 2 bytes a token, so that records can be read without the texts
+            (`btr_haystack.unpack`). Readers take them from the texts all the same, and refuse a record of others.
         :param merged_share:
             Share of each window's tokens that are merged into others like them, from 0 to 0.5: fewer bits, and fewer
             tokens for `BTRGenerativeReader` to read, at much loss (`docs/method.md`). `BTRReader`, which needs every
@@ -406,7 +406,8 @@ class BinaryTokenStore:
         if bits < reader.bits:
             msg = f"{other.url} has {bits} bits a token and {self.url} has {reader.bits}; bits cannot be added"
             raise ValueError(msg)
-        expected = reader.changed(bits=bits).fingerprint
+        whole = reader.changed(bits=bits)
+        expected, layout = whole.fingerprint, whole.layout
         if source.fingerprint != expected:
             msg = (
                 f"{other.url} holds passages encoded by {source.fingerprint}; they cannot be cut to {expected}. "
@@ -418,8 +419,8 @@ class BinaryTokenStore:
         with tqdm(total=len(source), desc="Copying passages", disable=not self.progress_bar) as bar:
             for keys in in_chunks(source.keys(), self.batch_size):
                 new = [key for key, record in zip(keys, store.get_many(keys), strict=True) if record is None]
-                records = sound_records(source, new)
-                store.put_many((key, cut(record, reader.bits)) for key, record in records.items())
+                records = sound_records(source, new, lambda _, record: cut(record, reader.bits, layout))
+                store.put_many(records.items())
                 copied += len(records)
                 bar.update(len(keys))
         return copied
