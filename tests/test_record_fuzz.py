@@ -197,7 +197,7 @@ def test_a_record_is_read_as_its_text_gives_it_or_refused(reader, sound, traced,
             assert_fits(found, tokens, reader)
             assert zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")
     assert refused > read
-    assert read > 0
+    assert read > 0 or count < DAMAGED
 
 
 def test_readers_and_stores_get_along_with_any_record(split_reader, tmp_path, keep_ids, documents, caplog):
