@@ -61,7 +61,7 @@ SHARES = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout",
     "dropout_rate", "qa_dropout", "coded_share", "kept_share",
 )  # fmt: skip
-KEPT = frozenset((*CEILINGS, *SHARES)) | {  # of a config.json; transformers reads some others, of which none is needed here
+KEPT = frozenset((*CEILINGS, *SHARES)) | {  # of a config.json; what else transformers reads there is not needed
     "architectures", "dtype", "torch_dtype", "transformers_version", "is_encoder_decoder", "use_cache",
     "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "tie_word_embeddings",
     "initializer_range", "initializer_factor", "layer_norm_eps", "layer_norm_epsilon",
@@ -359,9 +359,7 @@ def _check_setting(name: str, value: Any, path: Path) -> None:
         expected = f"a whole number from {int(name not in FROM_ZERO)} to {CEILINGS[name]}"
     elif name in SHARES and not (type(value) in (int, float) and 0 <= value <= 1):
         expected = "a number from 0 to 1"
-    elif name == "stop_tokens" and not (
-        isinstance(value, list) and all(type(one) is int and one >= 0 for one in value)
-    ):
+    elif name == "stop_tokens" and not (isinstance(value, list) and all(map(_is_id, value))):
         expected = "a list of token ids"
     elif name in ("dtype", "torch_dtype") and str(value).removeprefix("torch.") not in DTYPES:
         expected = f"one of {', '.join(DTYPES)}"
@@ -371,6 +369,10 @@ def _check_setting(name: str, value: Any, path: Path) -> None:
     if expected is not None:
         msg = f"{path}: {name} is {value!r:.120}; expected {expected}"
         raise ModelError(msg)
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 <= value < CEILINGS["vocab_size"]
 
 
 def numbers_in(shapes: dict[str, Shape]) -> int:
