@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,15 @@ from btr_haystack.config import BTRConfig
 from btr_haystack.errors import MissingFileError, ModelError, told_as_damage
 from btr_haystack.families import SUPPORTED
 from btr_haystack.generation_settings import check_generation
-from btr_haystack.tokenizer_rules import check_tokenizer, check_tokenizer_config
+from btr_haystack.tokenizer_rules import check_added_tokens, check_tokenizer, check_tokenizer_config
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 GENERATION = "generation_config.json"
-TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+TOKENIZER, TOKENIZER_CONFIG, ADDED_TOKENS = "tokenizer.json", "tokenizer_config.json", "added_tokens.json"
 TOKENIZER_FILES = (
-    TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
+    TOKENIZER, TOKENIZER_CONFIG, ADDED_TOKENS, "special_tokens_map.json", "vocab.txt", "vocab.json",
     "merges.txt", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "tf_model.h5", "flax_model.msgpack")
@@ -105,7 +105,7 @@ class ModelFiles:
 
     name: str
     folder: Path
-    where: dict[str, Any] | None = None
+    where: dict[str, Any] | None = field(default=None, repr=False)  # has a secret in it
 
     def file(self, name: str) -> Path | None:
         """
@@ -264,11 +264,13 @@ class ModelFiles:
     def _tokenizer(self) -> Any:
         for name in TOKENIZER_FILES:
             self.file(name)  # fetched, so that all are there
-        settings, rules = self.json(TOKENIZER_CONFIG), self.json(TOKENIZER)
+        settings, rules, added = (self.json(name) for name in (TOKENIZER_CONFIG, TOKENIZER, ADDED_TOKENS))
         if settings is not None:
             check_tokenizer_config(settings, TOKENIZER_CONFIG)
         if rules is not None:
             check_tokenizer(rules, TOKENIZER)
+        if added is not None:
+            check_added_tokens(added, ADDED_TOKENS)
         with told_as_damage("its files cannot be used", "Save it there anew."):
             tokenizer = AutoTokenizer.from_pretrained(str(self.folder), config=self.config, trust_remote_code=False)
             built = getattr(tokenizer, "backend_tokenizer", None)
@@ -359,9 +361,7 @@ def _check_setting(name: str, value: Any, path: Path) -> None:
         expected = f"a whole number from {int(name not in FROM_ZERO)} to {CEILINGS[name]}"
     elif name in SHARES and not (type(value) in (int, float) and 0 <= value <= 1):
         expected = "a number from 0 to 1"
-    elif name == "stop_tokens" and not (
-        isinstance(value, list) and all(type(one) is int and one >= 0 for one in value)
-    ):
+    elif name == "stop_tokens" and not (isinstance(value, list) and all(map(_is_id, value))):
         expected = "a list of token ids"
     elif name in ("dtype", "torch_dtype") and str(value).removeprefix("torch.") not in DTYPES:
         expected = f"one of {', '.join(DTYPES)}"
@@ -371,6 +371,10 @@ def _check_setting(name: str, value: Any, path: Path) -> None:
     if expected is not None:
         msg = f"{path}: {name} is {value!r:.120}; expected {expected}"
         raise ModelError(msg)
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 <= value < CEILINGS["vocab_size"]
 
 
 def numbers_in(shapes: dict[str, Shape]) -> int:

