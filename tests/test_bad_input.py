@@ -90,7 +90,7 @@ class TestUpstreamFaults:
         """None gave way to the constructor's."""
         answers = reader.run(QUERY, documents, top_k=1000, overlap_threshold=None)["answers"]
         assert len(answers) == 8 * 20 + 1
-        assert len(reader.run(QUERY, documents, top_k=1000)["answers"]) < 100
+        assert len(reader.run(QUERY, documents, top_k=1000)["answers"]) < len(answers)
 
     def test_overlap_threshold_of_zero_at_run_time(self, readers, documents):
         loose = BTRReader(readers["split"].model_name_or_path, overlap_threshold=None)

@@ -46,6 +46,7 @@ def test_nothing_to_share_is_no_loss():
 
 def test_imitation_and_distillation_vanish_only_at_the_teacher():
     logits, allowed = torch.randn(2, 5), torch.ones(2, 5, dtype=torch.bool)
+    logits[:, 0], logits[:, 4] = 9.0, -9.0
     assert losses.imitation_loss(logits, logits + 3.0, allowed).item() == pytest.approx(0.0, abs=1e-6)
     assert losses.imitation_loss(logits, logits.flip(1), allowed).item() > 0.01
     states = torch.randn(2, 5, 3)
