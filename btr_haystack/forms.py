@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The forms that files of questions come in, told by what stands in them and not by their names."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,8 @@ from typing import Any
 
 from btr_haystack.errors import DataError
 from btr_haystack.files import is_table, read_lines, read_values
+
+logger = logging.getLogger(__name__)
 
 _LISTS = ("data", "Data")  # keys of an object under which a file's entries stand
 
@@ -62,6 +65,8 @@ def read_entries(path: Path, forms: Sequence[Form]) -> Iterator[Entry]:
     """
     Read the entries of a file: JSON lines, rows of Parquet, one JSON list, or one under the key "data" of an object.
 
+    The form that is found is logged (INFO).
+
     :param path: The file, plain or compressed with gzip.
     :param forms: The forms that are expected.
     :returns: The entries, at least one. Failures of all but the first show when the iteration comes to them.
@@ -69,16 +74,9 @@ def read_entries(path: Path, forms: Sequence[Form]) -> Iterator[Entry]:
         that was found and those that are expected.
     :raises ImportError: For a Parquet file, without the package `pyarrow`.
     """
-    if is_table(path):
-        number, line = next(read_lines(path))
-        msg = f"{path}, line {number}: not JSON: found {line!r:.80}; expected {_told(forms)}"
-        raise DataError(msg)
-    entries = _entries(path, forms)
-    first = next(entries, None)
-    if first is None:
-        msg = f"{path}: empty; expected questions: {_told(forms)}"
-        raise DataError(msg)
-    return chain([first], entries)
+    first, others = _begun(path, forms)
+    logger.info("%s: read as %s", path, first.form)
+    return chain([first], others)
 
 
 def form_of(path: str | Path) -> Form:
@@ -89,7 +87,21 @@ def form_of(path: str | Path) -> Form:
     :returns: The form.
     :raises DataError: If the file cannot be read, or is of no form that is known.
     """
-    return next(read_entries(Path(path), tuple(Form))).form
+    return _begun(Path(path), tuple(Form))[0].form
+
+
+def _begun(path: Path, forms: Sequence[Form]) -> tuple[Entry, Iterator[Entry]]:
+    """The first entry, and the others."""
+    if is_table(path):
+        number, line = next(read_lines(path))
+        msg = f"{path}, line {number}: not JSON: found {line!r:.80}; expected {_told(forms)}"
+        raise DataError(msg)
+    entries = _entries(path, forms)
+    first = next(entries, None)
+    if first is None:
+        msg = f"{path}: empty; expected questions: {_told(forms)}"
+        raise DataError(msg)
+    return first, entries
 
 
 def _entries(path: Path, forms: Sequence[Form]) -> Iterator[Entry]:
