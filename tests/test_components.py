@@ -636,7 +636,7 @@ class TestBTRReader:
         assert reader._get_telemetry_data() == {"model": "custom"}
         assert reader.token_store._get_telemetry_data() == {"model": "custom"}
         for model in ("our-company/secret-project", "secret", "../secret", "/home/secret/btr-flan-t5-small-squad"):
-            for made in (BTRReader(model), BinaryTokenStore(model), BTRGenerativeReader(model)):
+            for made in (BTRReader(model), BinaryTokenStore(model)):
                 assert made._get_telemetry_data() == {"model": "custom"}
         assert BTRReader()._get_telemetry_data() == {"model": "btr-flan-t5-small-squad"}
         assert BinaryTokenStore()._get_telemetry_data() == {"model": "btr-flan-t5-small-squad"}

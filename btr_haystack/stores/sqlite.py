@@ -38,7 +38,7 @@ _KEYS_A_READ = 10_000
 # finds a row by the index, then asks the row itself for its key: a damaged index must not give a wrong passage
 _GET = """
     SELECT CAST(record AS BLOB) FROM records
-    WHERE rowid = (SELECT rowid FROM records WHERE key = ?) AND +key = ?
+    WHERE rowid = (SELECT rowid FROM records WHERE key = ?1) AND +key = ?1
 """
 _UNDECODABLE = "Could not decode to UTF-8"
 _ADVICE = {
@@ -148,16 +148,22 @@ class SQLiteStore(Store):
         held = 0
         most = _READ_BYTES
         with self._snapshot() as connection:
+            get = connection.execute
             for key in dict.fromkeys(wanted):
-                row = connection.execute(_GET, (key, key)).fetchone()
-                found[key] = record = None if row is None else row[0]
-                held += len(record or b"")
+                for (record,) in get(_GET, (key,)):
+                    found[key] = record
+                    held += len(record or b"")
                 if held > most:
-                    most = max(most, bytes_on_disk(self.path))
-                    if held > most:
-                        msg = f"{self.path} gives {held} bytes and more, but has {most}. {DAMAGED}"
-                        raise StoreError(msg)
-        return [found[key] for key in wanted]
+                    most = self._room(held)
+        return [found.get(key) for key in wanted]
+
+    def _room(self, held: int) -> int:
+        """Gives the bytes of the files: so many have the records of different keys together, and no more."""
+        most = max(_READ_BYTES, bytes_on_disk(self.path))
+        if held > most:
+            msg = f"{self.path} gives {held} bytes of records or more, but has {most} itself. {DAMAGED}"
+            raise StoreError(msg)
+        return most
 
     def put_many(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         """
@@ -184,8 +190,9 @@ class SQLiteStore(Store):
                 page = [key for (key,) in connection.execute(query, (last, _KEYS_A_READ))]
             if not page:
                 return
+            # a damaged index could give the same keys again and again
             if any(before >= key or len(key) != KEY_BYTES for before, key in pairwise([last, *page])):
-                msg = f"{self.path} has keys that are none, or not in their order. {DAMAGED}"  # one could go on for ever
+                msg = f"{self.path} has keys that are none, or not in their order. {DAMAGED}"
                 raise StoreError(msg)
             yield from page
             last = page[-1]

@@ -68,7 +68,7 @@ def check_files(path: Path) -> None:
             continue
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             msg = (
-                f"{shown(log)} lies beside the store and is a link or no file, but the log of a store is a file with one "
+                f"{shown(log)} lies beside the store and is a link or no file, but a store's log is a file with one "
                 "name. Delete it, or restore a copy of the store together with its log."
             )
             raise StoreError(msg)
