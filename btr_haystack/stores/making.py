@@ -36,6 +36,7 @@ def make_store(path: Path, fingerprint: Fingerprint) -> None:
     """
     handle, name = tempfile.mkstemp(suffix=".new", prefix=f".{path.name[:_NAME]}-", dir=path.parent)
     os.close(handle)
+    os.chmod(name, 0o600)  # whatever the umask; SQLite gives it to the files beside the store as well
     try:
         _fill(name, fingerprint)
         _publish(name, path)

@@ -194,7 +194,7 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
                 _check_version(_meta(connection), path)
             kind, name, _, sql = (shown(str(part), 80) for part in definition)
             msg = (
-                f"{path} has, in its schema, the {kind} {name!r} ({sql}), which is not one of a store of btr-haystack: "
+                f"{path} has, in its schema, the {kind} '{name}' ({sql}), which is not one of a store of btr-haystack: "
                 "somebody has changed the file or made another one. Restore a copy of it, or delete it to encode its "
                 "passages anew."
             )
