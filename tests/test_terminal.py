@@ -208,7 +208,7 @@ def test_what_a_stranger_wrote_moves_no_cursor(run_into, split_reader, tmp_path,
     lines = (tmp_path / "shown").read_text(encoding="utf-8")
     assert lines.replace("\n", "").isprintable()
     assert r"\x1b[31m\u2066redxxx" in lines
-    assert lines.count("x") < 500
+    assert lines.count("x") < 1000  # three answers
     with (tmp_path / "shown").open("w", encoding="utf-8") as stdout:
         assert run_into(stdout, "ask", "What?", "--documents", tmp_path / "none\x1b[2J\u202e.jsonl") == 1
     told = capsys.readouterr().err
