@@ -26,7 +26,7 @@ MODEL = Fingerprint("ab" * 16, {"model": "tiny", "k": 2, "bits": 16, "width": 32
 META = "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 RECORDS = "CREATE TABLE records (key BLOB PRIMARY KEY NOT NULL, record BLOB NOT NULL)"
 KEY = b"0123456789abcdef"
-FUZZED = int(os.environ.get("BTR_FUZZED_STORES", "60"))
+FUZZED = int(os.environ.get("BTR_FUZZED_STORES", "40"))
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
