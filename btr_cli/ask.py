@@ -16,6 +16,7 @@ from btr_cli.figures import empty_table
 from btr_cli.pipelines import ANSWERS, put_question, question_pipeline
 from btr_cli.terminal import readable, result_console, shows_progress
 from btr_haystack.default import DEFAULT_MODEL, model_source
+from btr_haystack.display import shown
 from btr_haystack.stores import MEMORY
 from haystack_integrations.components.readers.btr import BinaryTokenStore, BTRReader
 
@@ -40,7 +41,7 @@ def ask(
         raise ValueError(msg)
     given, question = question, readable(question)
     if question.count(UNREADABLE) > given.count(UNREADABLE):
-        typer.echo(f"the question has bytes that are not UTF-8; it is read as: {question}", err=True)
+        typer.echo(f"the question has bytes that are not UTF-8; it is read as: {shown(question, None)}", err=True)
     found = read_documents(documents) if documents else shipped_documents()
     shipped = documents is None and model is None and store is None
     chosen = model_source(model) if model else DEFAULT_MODEL
@@ -58,7 +59,8 @@ def ask(
         return
     table = empty_table("answer", "score", "passage")
     for answer in outputs["answers"]:
-        table.add_row(Text(answer.data), f"{answer.score:.3f}", Text(answer.document.meta.get("title", "")))
-    result_console().print(Text(question), table)
+        title = answer.document.meta.get("title", "")
+        table.add_row(Text(shown(answer.data)), f"{answer.score:.3f}", Text(shown(title)))
+    result_console().print(Text(shown(question, None)), table)
     cache = outputs["cache"]
     typer.echo(f"{milliseconds:.0f} ms, {cache['hits']} passages from the store, {cache['misses']} encoded now")

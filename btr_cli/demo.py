@@ -19,6 +19,7 @@ from btr_cli.pipelines import ANSWERS, put_question, question_pipeline
 from btr_cli.terminal import result_console
 from btr_haystack import default_teacher_path
 from btr_haystack.default import DEFAULT_TEACHER
+from btr_haystack.display import shown
 from btr_haystack.metrics import exact_match
 from haystack_integrations.components.readers.btr import BTRReader
 
@@ -53,7 +54,7 @@ def demo() -> None:
         answers.add_column(name, justify="right", no_wrap=True)
     for one, out in zip(questions, ours[0], strict=True):
         first, cache = out["answers"][0], out["cache"]
-        texts = map(Text, (one["question"], first.data, first.document.meta["title"]))
+        texts = map(Text, map(shown, (one["question"], first.data, first.document.meta["title"])))
         answers.add_row(*texts, f"{first.score:.3f}", str(cache["hits"]), str(cache["misses"]))
     console.print(answers)
 

@@ -18,6 +18,7 @@ from btr_cli.evaluate import evaluate
 from btr_cli.questions import questions
 from btr_cli.terminal import safe_output
 from btr_cli.train import train
+from btr_haystack.display import shown
 from btr_haystack.errors import BTRError
 
 app = typer.Typer(
@@ -45,6 +46,6 @@ def run() -> None:
     try:
         app()
     except (BTRError, ValueError, OSError, ImportError) as error:
-        line = " ".join(str(error).split())
+        line = shown(" ".join(str(error).split()), None)
         Console(stderr=True).print(Text.assemble(("btr:", "red"), " ", line), soft_wrap=True)
         sys.exit(1)

@@ -8,7 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from btr_haystack.display import shown
 from btr_haystack.errors import StoreError
+
+_INTEGER = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,15 @@ class Fingerprint:
     def __post_init__(self) -> None:
         """Refuses a digest that no model gives."""
         if not isinstance(self.digest, str) or not re.fullmatch("[0-9a-f]{32}", self.digest):
-            msg = f"A fingerprint's digest is {self.digest!r}, 32 hexadecimal digits (0-9, a-f) are expected."
+            msg = f"A fingerprint's digest is {_cut(self.digest)}, 32 hexadecimal digits (0-9, a-f) are expected."
             raise StoreError(msg)
 
     def __str__(self) -> str:
-        """Gives one line for people."""
+        """Gives one line for people, whoever wrote the description."""
         settings = dict(self.description)
-        name = settings.pop("model", "unnamed model")
-        return f"{name} ({', '.join(f'{key}={value}' for key, value in {**settings, 'digest': self.digest}.items())})"
+        name = shown(str(settings.pop("model", "unnamed model")), 100)
+        told = shown(", ".join(f"{key}={value}" for key, value in settings.items()))
+        return f"{name} ({', '.join(filter(None, (told, f'digest={self.digest}')))})"
 
     def to_json(self) -> str:
         """
@@ -60,7 +64,16 @@ class Fingerprint:
         """
         try:
             fields = json.loads(text)
-            return cls(fields["digest"], dict(fields["description"]))
-        except (ValueError, TypeError, KeyError) as error:
-            msg = f"A fingerprint is {text!r}, a JSON object with `digest` and `description` is expected."
+            digest, description = fields["digest"], dict(fields["description"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            msg = f"A fingerprint is {_cut(text)}, a JSON object with `digest` and `description` is expected."
             raise StoreError(msg) from error
+        for name, value in description.items():
+            if not isinstance(value, str | int | float | None) or (isinstance(value, int) and abs(value) >= _INTEGER):
+                msg = f"A fingerprint gives {_cut(value)} as {_cut(name)}, a text or a number is expected."
+                raise StoreError(msg)
+        return cls(digest, description)
+
+
+def _cut(value: object) -> str:
+    return shown(repr(value), 80)

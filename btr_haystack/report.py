@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 
+from btr_haystack.display import shown
 from btr_haystack.errors import RecordError, StoreError
 from btr_haystack.record import check, token_counts
 from btr_haystack.stores import Store
@@ -89,7 +90,8 @@ def report(store: Store) -> StoreReport:
     """
     width = store.fingerprint.description.get("width")
     if not isinstance(width, int):
-        msg = f"The fingerprint of the store gives {width!r} as the `width` of the states, a whole number is expected."
+        given = shown(repr(width), 80)
+        msg = f"The fingerprint of the store gives {given} as the `width` of the states, a whole number is expected."
         raise StoreError(msg)
     bits = store.fingerprint.description.get("bits")
     code_bytes = -(-bits // 8) if isinstance(bits, int) else None

@@ -632,13 +632,14 @@ class TestBTRReader:
         store.close()
         assert reader.run(QUERY, documents)["cache"] == {"hits": 8, "misses": 0}
 
-    def test_telemetry_gives_a_name_and_no_folder(self, reader, split_reader):
-        assert reader._get_telemetry_data() == {"model": split_reader().name}
-        assert reader.token_store._get_telemetry_data() == {"model": split_reader().name}
-        assert BTRReader("deepset/roberta-base-squad2")._get_telemetry_data() == {
-            "model": "deepset/roberta-base-squad2"
-        }
+    def test_telemetry_names_the_shipped_models_alone(self, reader):
+        assert reader._get_telemetry_data() == {"model": "custom"}
+        assert reader.token_store._get_telemetry_data() == {"model": "custom"}
+        for model in ("our-company/secret-project", "secret", "../secret", "/home/secret/btr-flan-t5-small-squad"):
+            for made in (BTRReader(model), BinaryTokenStore(model)):
+                assert made._get_telemetry_data() == {"model": "custom"}
         assert BTRReader()._get_telemetry_data() == {"model": "btr-flan-t5-small-squad"}
+        assert BinaryTokenStore()._get_telemetry_data() == {"model": "btr-flan-t5-small-squad"}
 
     def test_nothing_is_loaded_before_warm_up(self):
         store = BinaryTokenStore("nowhere/such-a-model", "sqlite:////nowhere/store.db")

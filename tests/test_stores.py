@@ -422,10 +422,12 @@ def test_a_name_that_is_too_long(tmp_path):
         open_store(f"sqlite:///{tmp_path}/{'x' * 300}", MODEL)
 
 
-def test_an_empty_file_becomes_a_store(tmp_path, url):
+def test_an_empty_file_is_no_store(tmp_path, url):
     (tmp_path / "store.db").touch()
-    with pytest.raises(StoreError, match="There is no store in"):
-        open_store(url, None)
+    for fingerprint in (MODEL, None):
+        with pytest.raises(StoreError, match=r"store\.db is an empty file, and no store\. Delete it"):
+            open_store(url, fingerprint)
+    (tmp_path / "store.db").unlink()
     with open_store(url, MODEL) as store:
         store.put_many([item("a")])
     with closing(sqlite3.connect(tmp_path / "store.db")) as connection:

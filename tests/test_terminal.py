@@ -194,3 +194,23 @@ def test_as_a_command_in_the_c_locale(odd_documents, split_reader, tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"What is Oslo or Z\xfcrich?" in done.stdout
     assert done.stdout.isascii()
+
+
+def test_what_a_stranger_wrote_moves_no_cursor(run_into, split_reader, tmp_path, capsys):
+    """Titles, answers and the messages of errors: escaped, and cut."""
+    text = "\x1b[2J\u202eOslo\x9b31m\x07 is \x1b]0;owned\x07 the capital " * 3
+    line = json.dumps({"text": text, "title": "\x1b[31m\u2066red" + "x" * 2000})
+    path = tmp_path / "documents.jsonl"
+    path.write_text(f"{line}\n", encoding="utf-8")
+    with (tmp_path / "shown").open("w", encoding="utf-8") as stdout:
+        given = ("--documents", path, "--model", split_reader())
+        assert run_into(stdout, "ask", "What is Oslo, the capital?", *given) == 0
+    lines = (tmp_path / "shown").read_text(encoding="utf-8")
+    assert lines.replace("\n", "").isprintable()
+    assert r"\x1b[31m\u2066redxxx" in lines
+    assert lines.count("x") < 1000  # three answers
+    with (tmp_path / "shown").open("w", encoding="utf-8") as stdout:
+        assert run_into(stdout, "ask", "What?", "--documents", tmp_path / "none\x1b[2J\u202e.jsonl") == 1
+    told = capsys.readouterr().err
+    assert told.replace("\n", "").isprintable()
+    assert r"none\x1b[2J\u202e.jsonl" in told

@@ -156,7 +156,7 @@ def test_parts_that_come_from_other_files(split_reader, tmp_path):
 @pytest.mark.parametrize("added", [{"a": 10**10}, {"a": -1}, {"a": "b"}, [], {f"a{n}": n for n in range(9999)}])
 def test_tokens_that_are_added(split_reader, tmp_path, added):
     folder = Path(shutil.copytree(split_reader("bert"), tmp_path / "model"))
-    (folder / "added_tokens.json").write_text(json.dumps(added))
+    (folder / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
     with pytest.raises(ModelError, match=r"added_tokens\.json: expected at most 5000 tokens with ids up to 1048575"):
         SplitReader.from_pretrained(folder)
 

@@ -9,36 +9,43 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+from btr_haystack.display import shown
 from btr_haystack.errors import FingerprintError, NoStoreError, StoreError
 from btr_haystack.fingerprint import Fingerprint
-from btr_haystack.stores.base import Store, checked_items, checked_keys
+from btr_haystack.stores.base import KEY_BYTES, Store, checked_items, checked_keys
+from btr_haystack.stores.making import PAGE_BYTES, make_store
+from btr_haystack.stores.vetting import (
+    DAMAGED,
+    bounded,
+    bytes_on_disk,
+    check_files,
+    check_rows,
+    restrict,
+    size,
+    vet,
+)
 
-FORMAT_VERSION = 1
-
-_APPLICATION_ID = 0x42545253  # "BTRS"
-_PAGE_BYTES = 512  # see "Overhead" in docs/format.md
 _LOG_BYTES = 4 << 20  # the log goes into the file whenever it has grown to this
+_READ_BYTES = 64 << 20  # of a reading that is not compared with what the files hold
 _BUSY_SECONDS = 60
 _FORK_SECONDS = 1
 _KEYS_A_READ = 10_000
-_TABLES = (
-    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE records (key BLOB PRIMARY KEY NOT NULL, record BLOB NOT NULL)",
-)
 # finds a row by the index, then asks the row itself for its key: a damaged index must not give a wrong passage
 _GET = """
     SELECT CAST(record AS BLOB) FROM records
-    WHERE rowid = (SELECT rowid FROM records WHERE key = ?) AND +key = ?
+    WHERE rowid = (SELECT rowid FROM records WHERE key = ?1) AND +key = ?1
 """
 _UNDECODABLE = "Could not decode to UTF-8"
 _ADVICE = {
     "SQLITE_BUSY": f"Another process has been writing for more than {_BUSY_SECONDS} s; try again when it is done.",
     "SQLITE_CANTOPEN": "See that the file and its folder may be read and written.",
-    "SQLITE_CORRUPT": "The file is damaged. Restore a copy of it, or delete it to encode its passages anew.",
+    "SQLITE_CORRUPT": DAMAGED,
+    "SQLITE_INTERRUPT": f"It takes more steps than a file of its size can need. {DAMAGED}",
     "SQLITE_FULL": "The disk is full. What was committed stays; make room and run again.",
     "SQLITE_IOERR": "The disk fails or is full. What was committed stays; make room and run again.",
     "SQLITE_NOTADB": "It is something else, or its first bytes are damaged. Give another url, or restore a copy.",
@@ -86,7 +93,7 @@ class SQLiteStore(Store):
 
     def __init__(self, path: Path, fingerprint: Fingerprint | None) -> None:
         """
-        Opens a store, or makes it where there is no file or an empty one.
+        Opens a store, or makes it where there is no file.
 
         :param path: the file; its folder must exist.
         :param fingerprint: of the model that will write and read; None opens an existing store with the one it holds.
@@ -110,13 +117,13 @@ class SQLiteStore(Store):
             self.fingerprint = state["fingerprint"]
             self.close()
             return
-        if not _size(self.path):
+        if not size(self.path):
             msg = f"There is no store in {self.path}, where this one was when it was copied or pickled."
             raise NoStoreError(msg)
         self._find(state["fingerprint"])
 
     def _begin(self, path: Path) -> None:
-        self.path = path.absolute()
+        self.path = Path(os.path.realpath(path))  # a log lies beside the file, not beside a link that leads to it
         self._reader, self._writer = _Slot(), _Slot()
         self._closed = False
         self._file: tuple[int, int] | None = None  # which file was opened
@@ -128,7 +135,7 @@ class SQLiteStore(Store):
             self._file = _identity(self.path)
         except UnicodeDecodeError as error:  # SQLite quotes the damage
             self.close()
-            msg = f"{self.path}: {_ADVICE['SQLITE_CORRUPT']}"
+            msg = f"{self.path}: {DAMAGED}"
             raise StoreError(msg) from error
         except BaseException:
             self.close()
@@ -136,10 +143,27 @@ class SQLiteStore(Store):
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Store`."""
-        wanted = [(key, key) for key in checked_keys(keys)]
+        wanted = list(checked_keys(keys))
+        found: dict[bytes, bytes | None] = {}
+        held = 0
+        most = _READ_BYTES
         with self._snapshot() as connection:
-            rows = [connection.execute(_GET, key).fetchone() for key in wanted]
-        return [None if row is None else row[0] for row in rows]
+            get = connection.execute
+            for key in dict.fromkeys(wanted):
+                for (record,) in get(_GET, (key,)):
+                    found[key] = record
+                    held += len(record or b"")
+                if held > most:
+                    most = self._room(held)
+        return [found.get(key) for key in wanted]
+
+    def _room(self, held: int) -> int:
+        """Gives the bytes of the files: so many have the records of different keys together, and no more."""
+        most = max(_READ_BYTES, bytes_on_disk(self.path))
+        if held > most:
+            msg = f"{self.path} gives {held} bytes of records or more, but has {most} itself. {DAMAGED}"
+            raise StoreError(msg)
+        return most
 
     def put_many(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         """
@@ -161,23 +185,38 @@ class SQLiteStore(Store):
         """See `Store`."""
         last = b""
         while True:
-            with self._snapshot() as connection:
+            with self._snapshot() as connection, bounded(connection):
                 query = "SELECT key FROM records WHERE key > ? ORDER BY key LIMIT ?"
                 page = [key for (key,) in connection.execute(query, (last, _KEYS_A_READ))]
             if not page:
                 return
+            # a damaged index could give the same keys again and again
+            if any(before >= key or len(key) != KEY_BYTES for before, key in pairwise([last, *page])):
+                msg = f"{self.path} has keys that are none, or not in their order. {DAMAGED}"
+                raise StoreError(msg)
             yield from page
             last = page[-1]
 
     def __len__(self) -> int:
         """See `Store`."""
-        with self._snapshot() as connection:
-            return connection.execute("SELECT count(*) FROM records").fetchone()[0]
+        with self._snapshot() as connection, bounded(connection, bytes_on_disk(self.path)):
+            # of keys, one by one: SQLite counts rows as such in one step, which nothing stops
+            count: int = connection.execute("SELECT count(key) FROM records").fetchone()[0]
+            return count
 
     def compact(self) -> None:
-        """See `Store`. SQLite writes the file anew, which for a while takes as much room again."""
+        """
+        See `Store`. SQLite writes the file anew, which for a while takes as much room again.
+
+        Nothing of a deleted record is left then, in the file or, unless somebody is reading, in its log.
+        """
         with self._use(self._writer) as connection:
-            connection.execute("VACUUM")
+            check_rows(connection, self.path)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 1)  # the copy
+            try:
+                connection.execute("VACUUM")
+            finally:
+                connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def file_bytes(self) -> int:
@@ -188,7 +227,7 @@ class SQLiteStore(Store):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
                 connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
-        return sum(_size(f"{self.path}{suffix}") for suffix in ("", "-wal"))  # -shm is memory, and gone once closed
+        return bytes_on_disk(self.path)  # -shm is memory, and gone once closed
 
     def close(self) -> None:
         """See `Store`."""
@@ -203,16 +242,20 @@ class SQLiteStore(Store):
         if not os.path.isdir(self.path.parent):
             msg = f"{self.path} cannot be opened: there is no folder {self.path.parent}. Make it, or give another url."
             raise StoreError(msg)
-        if os.path.exists(self.path) and not os.path.isfile(self.path):
+        if os.path.lexists(self.path) and not os.path.isfile(self.path):  # a link that leads to itself, too
             msg = f"{self.path} is no file. Give the url of a file."
             raise StoreError(msg)
-        held = self._identify() if _size(self.path) else None
-        if held is None:
+        if not os.path.exists(self.path):
             if fingerprint is None:
                 msg = f"There is no store in {self.path}, and making one takes the fingerprint of the model, not None."
                 raise NoStoreError(msg)
-            self._create(fingerprint)
+            self._make(fingerprint)
             return self._open(fingerprint)
+        if not size(self.path):
+            msg = f"{self.path} is an empty file, and no store. Delete it, and a store is made in its place."
+            raise StoreError(msg)
+        with self._use(self._reader):
+            held = self._held
         if fingerprint is not None and fingerprint != held:
             msg = (
                 f"{self.path} holds passages encoded by {held}; they are of no use to {fingerprint}. "
@@ -221,46 +264,16 @@ class SQLiteStore(Store):
             raise FingerprintError(msg)
         return held
 
-    def _identify(self) -> Fingerprint | None:
-        """Gives the fingerprint that the file holds, or None if it is an empty database."""
-        with self._snapshot() as connection:
-            if _is_empty(connection):
-                return None
-            if _pragma(connection, "application_id") != _APPLICATION_ID:
-                msg = f"{self.path} is an SQLite database, but no store of btr-haystack. Give another url."
-                raise StoreError(msg)
-            called_for = _pragma(connection, "page_count") * _pragma(connection, "page_size")
-            if _size(self.path) < called_for and not _size(f"{self.path}-wal"):
-                msg = (
-                    f"{self.path} is cut short: it has {_size(self.path)} bytes, its header calls for {called_for}. "
-                    "Restore a copy of it, or delete it to encode its passages anew."
-                )
-                raise StoreError(msg)
-            meta = dict(connection.execute("SELECT name, value FROM meta"))
-        if (version := meta.get("format_version")) != str(FORMAT_VERSION):
-            msg = (
-                f"{self.path} has the store format {version}, this btr-haystack knows {FORMAT_VERSION}. "
-                "Update btr-haystack, or give another url."
-            )
-            raise StoreError(msg)
-        try:
-            return Fingerprint.from_json(meta.get("fingerprint", ""))
-        except StoreError as error:
-            msg = f"{self.path} does not tell which model encoded its passages: {error} {_ADVICE['SQLITE_CORRUPT']}"
-            raise StoreError(msg) from error
-
-    def _create(self, fingerprint: Fingerprint) -> None:
+    def _make(self, fingerprint: Fingerprint) -> None:
         """Makes the store, unless another process has been quicker."""
-        with self._use(self._writer, "rwc") as connection:
-            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-            _keep_log(connection)
-        with self._transaction() as connection:
-            if _is_empty(connection):
-                for table in _TABLES:
-                    connection.execute(table)
-                meta = {"format_version": str(FORMAT_VERSION), "fingerprint": fingerprint.to_json()}
-                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        check_files(self.path)
+        try:
+            make_store(self.path, fingerprint)
+        except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or error
+            cause = getattr(error, "sqlite_errorname", "SQLITE_CANTOPEN")
+            msg = f"{self.path}: unable to open database file ({reason}). {_advice(cause)}".rstrip()
+            raise StoreError(msg) from error
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -287,7 +300,7 @@ class SQLiteStore(Store):
                 raise
 
     @contextmanager
-    def _use(self, slot: _Slot, mode: str = "rw") -> Iterator[sqlite3.Connection]:
+    def _use(self, slot: _Slot) -> Iterator[sqlite3.Connection]:
         """Gives the connection of a slot to one thread at a time, and says in our words what SQLite complains about."""
         with slot.lock:
             self._check_open()
@@ -304,20 +317,19 @@ class SQLiteStore(Store):
                 )
                 raise StoreError(msg)
             try:
-                yield slot.connection or self._connect(slot, mode)
+                yield slot.connection or self._connect(slot)
             except sqlite3.Error as error:
                 cause = getattr(error, "sqlite_errorname", "")
                 if str(error).startswith(_UNDECODABLE):  # SQLite quotes the damage
-                    msg = f"{self.path}: {_ADVICE['SQLITE_CORRUPT']}"
+                    msg = f"{self.path}: {DAMAGED}"
                     raise StoreError(msg) from error
-                advice = next((text for start, text in _ADVICE.items() if cause.startswith(start)), "")
-                msg = f"{self.path}: {error}. {advice}".rstrip()
+                msg = f"{self.path}: {shown(str(error))}. {_advice(cause)}".rstrip()
                 raise StoreError(msg) from error
             finally:
                 if slot.frozen:
                     slot.disconnect()
 
-    def _connect(self, slot: _Slot, mode: str) -> sqlite3.Connection:
+    def _connect(self, slot: _Slot) -> sqlite3.Connection:
         """
         Opens the connection of a slot.
 
@@ -325,15 +337,20 @@ class SQLiteStore(Store):
         then SQLite may read the file as it is. Such a connection is used once, lest it miss that this changes.
         """
         try:
-            slot.connection, slot.frozen = self._dial(f"mode={mode}"), False
+            slot.connection, slot.frozen = self._dial("mode=rw"), False
         except sqlite3.OperationalError as error:
-            unwritable = error.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
-            if not unwritable or _size(f"{self.path}-wal"):
+            cause = getattr(error, "sqlite_errorname", "")
+            unwritable = cause.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY"))
+            if not unwritable or size(f"{self.path}-wal"):
                 raise
             slot.connection, slot.frozen = self._dial("mode=ro&immutable=1"), True
+        if slot is self._writer:
+            _keep_log(slot.connection)  # a copy that was made by SQLite's own means has none
         return slot.connection
 
     def _dial(self, options: str) -> sqlite3.Connection:
+        """Connects to the file, whoever made it, and vets it before anything else is done with it."""
+        check_files(self.path)
         connection = sqlite3.connect(
             f"{self.path.as_uri()}?{options}",
             uri=True,
@@ -342,10 +359,12 @@ class SQLiteStore(Store):
             check_same_thread=False,
         )
         try:
+            restrict(connection)
+            self._held = vet(connection, self.path)  # the first look at the file: fails here or not at all
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // _PAGE_BYTES}")
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_BYTES // PAGE_BYTES}")
             connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
-            connection.execute("PRAGMA schema_version")  # the first look at the file: fails here or not at all
         except BaseException:
             connection.close()
             raise
@@ -371,20 +390,8 @@ def _keep_log(connection: sqlite3.Connection) -> None:
             return
 
 
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    return connection.execute(f"PRAGMA {name}").fetchone()[0]
-
-
-def _size(path: str | Path) -> int:
-    """Gives the bytes of a file, 0 if there is none."""
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
+def _advice(cause: str) -> str:
+    return next((text for start, text in _ADVICE.items() if cause.startswith(start)), "")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
