@@ -327,7 +327,8 @@ def logged_often(monkeypatch):
 def btr(monkeypatch, capsys):
     """Runs `btr` with arguments: gives exit status, output and errors."""
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(logging.getLogger("btr_haystack"), "level", logging.NOTSET)
+    engine = logging.getLogger("btr_haystack")
+    level = engine.level
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["btr", *map(str, arguments)])
@@ -335,7 +336,8 @@ def btr(monkeypatch, capsys):
             main()
         return left.value.code or 0, *capsys.readouterr()
 
-    return run
+    yield run
+    engine.setLevel(level)  # the command changes it
 
 
 @pytest.fixture

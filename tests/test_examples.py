@@ -145,7 +145,7 @@ def test_embedding_retrieval_with_another_encoder(tmp_path, plain_reader, monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, package.name, raising=False)
     with pytest.raises(ValueError, match="it is not all-MiniLM-L6-v2"):
-        run(tmp_path, "embedding_retrieval.py")
+        run(tmp_path, EXAMPLES / "embedding_retrieval.py")
 
 
 def test_embedding_retrieval_without_its_packages(tmp_path, monkeypatch):

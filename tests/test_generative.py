@@ -5,6 +5,8 @@
 """Fusion-in-Decoder over a split encoder, against transformers' own T5."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -61,6 +63,12 @@ class Dictated(LogitsProcessor):
             tokens = self.answers[row // each]
             forced[row, tokens[min(input_ids.shape[1] - 1, len(tokens) - 1)]] = 0
         return forced + scores / 1e4
+
+
+def dictated(model, *answers):
+    """Meanwhile a model writes as told."""
+    told = partial(model.encoder.generate, logits_processor=[Dictated(*answers)])
+    return patch.object(model.encoder, "generate", told)
 
 
 def assert_alike(written, expected):
@@ -148,13 +156,13 @@ def test_several_answers(reader, passages):
 
 def test_generation_settings(reader, passages):
     tokens = reader.tokenizer("Oslo is the capital of Norway")["input_ids"]
-    dictated = {"logits_processor": [Dictated(tokens)]}
 
     def text(count):
         return reader.tokenizer.decode(tokens[:count], skip_special_tokens=True).strip()
 
     def write(**settings):
-        [[answer]] = reader.write(QUESTIONS[:1], passages, **dictated, **settings)
+        with dictated(reader.model, tokens):
+            [[answer]] = reader.write(QUESTIONS[:1], passages, **settings)
         return answer.text
 
     assert write() == "Oslo is the capital of Norway"
@@ -171,9 +179,9 @@ def test_generation_settings(reader, passages):
 def test_scores_are_of_each_answers_own_tokens(reader):
     """Answers of unlike length are padded behind their end."""
     fused, model = View(torch.randn(3, 9, 32), torch.ones(3, 9)), reader.model.encoder
-    dictated = [Dictated([5, 6, 1], [7, 1], [8, 9, 10, 11, 12])]
     for settings in ({"num_beams": 4, "num_return_sequences": 4}, {}):
-        written, scores = reader.model.write([fused], max_new_tokens=5, logits_processor=dictated, **settings)
+        with dictated(reader.model, [5, 6, 1], [7, 1], [8, 9, 10, 11, 12]):
+            written, scores = reader.model.write([fused], max_new_tokens=5, **settings)
         states = fused.states.repeat_interleave(len(written) // 3, 0)
         start = torch.zeros(len(written), 1, dtype=torch.long)
         with torch.no_grad():
