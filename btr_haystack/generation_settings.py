@@ -172,10 +172,10 @@ def check_attended(tokens: int, rows: int) -> None:
     Refuse more beams or answers than there is room for beside so many tokens of passages.
 
     :param tokens: of all passages of a question.
-    :param rows: beams or answers; one always has room.
+    :param rows: beams or answers.
     :raises ValueError: where they are too many together.
     """
-    if rows > 1 and rows * tokens > MOST_ATTENDED:
+    if rows * tokens > MOST_ATTENDED:
         msg = (
             f"{rows} beams or answers over {tokens} tokens of passages are {rows * tokens} in all; expected at most "
             f"{MOST_ATTENDED}: ask for fewer, or give fewer Documents"
