@@ -34,6 +34,8 @@ class Limits:
         windows share `stride` tokens, and each has room for the question. By default (384 and 128) they are 2.
     :param answers: `top_k` of `BTRReader`, and `answers_per_seq`.
     :param sequence_length: `max_seq_length`. Attention takes its square.
+    :param tokens_attended: tokens of passages that answers are written from, times beams or answers: each has keys and
+        values of its own.
     :raises TypeError: for a field that is no whole number.
     :raises ValueError: for one below 1, and for more windows than a record holds.
     """
@@ -45,6 +47,7 @@ class Limits:
     tokens_per_token: int = 6
     answers: int = 1000
     sequence_length: int = 2048
+    tokens_attended: int = 65_536
 
     def __post_init__(self) -> None:
         """Refuse what is no ceiling."""
@@ -129,12 +132,14 @@ class Limits:
         if windows > self.windows_per_document:
             what = f"the number of windows of {name} is {windows}"
             msg = _beyond(what, self.windows_per_document, "windows_per_document")
-            raise LimitError(f"{msg}, split the Document, or choose a longer max_seq_length or a smaller stride")
+            msg += ", split the Document, or choose a longer max_seq_length or a smaller stride"
+            raise LimitError(msg)
         if (windows - 1) * row > self.tokens_per_token * tokens:
             each = -(-windows * row // tokens)
             what = f"the number of tokens to read for each token of {name}, in {windows} windows of {row}, is {each}"
             msg = _beyond(what, self.tokens_per_token, "tokens_per_token")
-            raise LimitError(f"{msg}, or choose a longer max_seq_length or a smaller stride")
+            msg += ", or choose a longer max_seq_length or a smaller stride"
+            raise LimitError(msg)
 
 
 def in_batches_of(
