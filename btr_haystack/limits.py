@@ -46,7 +46,7 @@ class Limits:
     windows_per_document: int = 8192
     tokens_per_token: int = 6
     answers: int = 1000
-    sequence_length: int = 2048
+    sequence_length: int = 1024
     tokens_attended: int = 65_536
 
     def __post_init__(self) -> None:

@@ -589,9 +589,8 @@ class TestBTRReader:
 
     def test_longest_answer(self, reader, documents):
         every = {"answers_per_seq": 10**4, "top_k": 10**6, "overlap_threshold": None, "no_answer": False}
-        free = BTRReader(token_store=reader.token_store, limits={"answers": 10**6}).run(QUERY, documents[:1], **every)[
-            "answers"
-        ]
+        unbound = BTRReader(token_store=reader.token_store, limits={"answers": 10**6})
+        free = unbound.run(QUERY, documents[:1], **every)["answers"]
         assert documents[0].content in {answer.data for answer in free}
         short = reader.run(QUERY, documents, top_k=50, no_answer=False, max_answer_length=2)["answers"]
         assert max(len(answer.data.split()) for answer in short) <= 2

@@ -124,7 +124,7 @@ class TestRequests:
 
     def test_sequence_length_of_the_others(self):
         for component in COMPONENTS:
-            with pytest.raises(ValueError, match="max_seq_length is 5000; expected at most 2048"):
+            with pytest.raises(ValueError, match="max_seq_length is 5000; expected at most 1024"):
                 component("a/model", max_seq_length=5000)
             assert component("a/model", max_seq_length=5000, limits={"sequence_length": 5000}).max_seq_length == 5000
 
@@ -158,7 +158,7 @@ class TestRequests:
         monkeypatch.setattr("btr_haystack.reader.window_starts", None)
         text = Document(content="a b " * 500)
         with pytest.raises(ValueError, match=r"tokens to read for each token of the text 'a b .*larger 'tokens_per_t"):
-            reader.run(QUERY, [Document(content="Oslo."), text], stride=stride)
+            reader.run(QUERY, [text], stride=stride)
 
     def test_windows_of_next_to_nothing(self, reader):
         """Each has the question beside it."""
@@ -342,10 +342,9 @@ def test_a_warm_read_takes_no_lock_of_the_process(store, reader, documents, kept
     def ask():
         reader.run(QUERY, documents)
         reader.run(QUERY, [Document(content="A new one about Oslo.")])
-        store.count_documents()
+        assert kept == "own" or store.count_documents() == 9
         answered.set()
 
-    store.count_documents()
     with LOADING:  # as while another component loads
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()

@@ -179,7 +179,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         :param limits:
             What one call may ask for at most, as `btr_haystack.limits.Limits` or a dictionary of some of its fields;
             `run` cannot exceed it. If `None`, the token store's, or the defaults: 1,000 Documents and 1,000,000
-            characters a call, a `max_seq_length` of 2,048, and windows that overlap within reason.
+            characters a call, a `max_seq_length` of 1,024, and windows that overlap within reason.
         :raises TypeError:
             If the token store, a whole number, a merged share, a switch or the template is of another type.
         :raises ValueError:

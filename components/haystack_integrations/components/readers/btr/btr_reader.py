@@ -192,7 +192,7 @@ class BTRReader(StoreReader[SplitReader]):
         :param limits:
             What one call may ask for at most, as `btr_haystack.limits.Limits` or a dictionary of some of its fields;
             `run` cannot exceed it. If `None`, the token store's, or the defaults: 1,000 Documents and 1,000,000
-            characters a call, 1,000 answers, a `max_seq_length` of 2,048, and windows that overlap within reason.
+            characters a call, 1,000 answers, a `max_seq_length` of 1,024, and windows that overlap within reason.
         :raises TypeError:
             If the token store, a whole number, a threshold or a switch is of another type.
         :raises ValueError:
