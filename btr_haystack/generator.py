@@ -226,7 +226,7 @@ class GenerativeReader(SplitReader):
             if row.count(Part.CONTENT) > row.window(room):
                 self._check_stride(row.window(room))
         for text, row in zip(filter(None, texts), fitting, strict=True):
-            self._check_cut(text, row.count(Part.CONTENT), row.window(room), self.max_seq_length)
+            self._check_cut(text, row.count(Part.CONTENT), row.window(room), row.window(room))
         return [[*opening, *ids, *closing] for row in fitting for ids in row.windows(room, self.stride)]
 
     def _write(

@@ -124,7 +124,7 @@ class Limits:
 
         :param tokens: of the document.
         :param windows: that it would be cut into.
-        :param row: tokens of a window with its question.
+        :param row: tokens of a window, with the room for a question where that may be most of it.
         :param text: the document, for the message.
         :raises LimitError: where it would.
         """

@@ -500,7 +500,7 @@ class SplitReader:
         if any(len(ids) > window for ids in documents):
             self._check_stride(window)
         for text, ids in zip(texts, documents, strict=True):
-            self._check_cut(text, len(ids), window, self.max_seq_length)
+            self._check_cut(text, len(ids), window, window)  # the question is half of a row at most
         cuts = [
             (n, a)
             for n, ids in enumerate(documents)
