@@ -55,7 +55,6 @@ def requests(share: float) -> dict[str, dict[str, Any]]:
         "sequence_length": {"documents": documents(1, 40_000), "max_seq_length": LIMITS.sequence_length},
         "answers": {
             "documents": split, "top_k": LIMITS.answers, "answers_per_seq": LIMITS.answers, "overlap_threshold": 1.0,
-            "kept_share": 1.0,
         },
         "batch size": {"documents": split, "max_batch_size": 10**9},
         "query": {"documents": split, "query": prose(whole - 50_000)},
