@@ -6,13 +6,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import regex
 
 from btr_haystack.graphemes import whole_graphemes
-from btr_haystack.tokens import SPACE, TokenCache
+from btr_haystack.tokens import SPACE, TokenCache, offsets_of
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for characters that the vocabulary lacks
 
@@ -86,6 +87,7 @@ class Cited:
         self._tokens = tokens
         self._unknown = unknown
         self._surfaces: dict[int, _Surface] = {}
+        self._offsets: dict[int, np.ndarray] = {}
 
     def find(self, written: str, worth: Callable[[Citation], float] | None = None) -> tuple[str, Citation | None]:
         """
@@ -111,8 +113,16 @@ class Cited:
         :param place: of `find`.
         :returns: int64 (tokens,) their numbers in the text.
         """
-        offsets = self._tokens.offsets(self._texts[place.text])
-        return np.flatnonzero((offsets[:, 0] < place.end) & (offsets[:, 1] > place.start))
+        if place.text not in self._offsets:  # an answer may stand at thousands of places
+            self._offsets[place.text] = offsets_of(self._encodings[place.text])
+        offsets = self._offsets[place.text]
+        first = np.searchsorted(offsets[:, 1], place.start, side="right")
+        last = np.searchsorted(offsets[:, 0], place.end, side="left")
+        return np.arange(first, max(first, last))
+
+    @cached_property
+    def _encodings(self) -> list[Any]:
+        return self._tokens.encodings(self._texts)
 
     def _places(self, written: str) -> list[Citation]:
         """All places at which a text stands as whole words, in order; with other capitals only where there is none."""
@@ -137,9 +147,8 @@ class Cited:
 
     def _worth_a_look(self, unknown: bool) -> Iterator[int]:
         """Numbers of texts that are something else to the vocabulary than they are."""
-        encodings = self._tokens.encodings(self._texts)
-        for number, (text, encoding) in enumerate(zip(self._texts, encodings, strict=True)):
-            if self._unknown in encoding.ids if unknown else not text.isascii():
+        for number, text in enumerate(self._texts):
+            if self._unknown in self._encodings[number].ids if unknown else not text.isascii():
                 yield number
 
     def _whole(self, number: int, spans: Iterator[tuple[int, int]]) -> list[Citation]:
@@ -154,8 +163,7 @@ class Cited:
 
     def _surface(self, number: int) -> _Surface:
         if number not in self._surfaces:
-            [encoding] = self._tokens.encodings([self._texts[number]])
-            self._surfaces[number] = _surface(self._texts[number], encoding, self._unknown)
+            self._surfaces[number] = _surface(self._texts[number], self._encodings[number], self._unknown)
         return self._surfaces[number]
 
     def _restored(self, written: str) -> str:

@@ -35,6 +35,10 @@ class MissingFileError(ModelError, OSError):
     """A model lacks a file, or has it in a form that is not read; transformers raises an OSError there."""
 
 
+class LimitError(BTRError, ValueError):
+    """More was asked for than a ceiling allows, see `btr_haystack.limits`."""
+
+
 class DataError(BTRError):
     """A file of questions and passages cannot be read."""
 

@@ -15,11 +15,13 @@ from functools import cache
 from typing import Any
 
 from btr_haystack._transformers import GenerationConfig
+from btr_haystack.errors import LimitError
+from btr_haystack.limits import Limits
 
 MOST_TOKENS = 1024  # of an answer
 MOST_ROWS = 24  # answers to a question, or beams
 MOST_STEPS = 2048  # rows times tokens: the logits of each step are kept for the scores, 0.26 GB of a T5's
-MOST_ATTENDED = 65_536  # tokens of the passages times rows: each row has keys and values of its own, 28 KB a T5's
+MOST_ATTENDED = Limits().tokens_attended  # of passages, times rows: each has keys and values of its own, 28 KB a T5's
 MOST_TEXTS = 16
 LONGEST_TEXT = 64
 MOST_SEQUENCES = 1000
@@ -167,20 +169,22 @@ def check_together(settings: Mapping[str, Any]) -> None:
         raise ValueError(msg)
 
 
-def check_attended(tokens: int, rows: int) -> None:
+def check_attended(tokens: int, rows: int, most: int = MOST_ATTENDED) -> None:
     """
     Refuse more beams or answers than there is room for beside so many tokens of passages.
 
     :param tokens: of all passages of a question.
-    :param rows: beams or answers; one always has room.
+    :param rows: beams or answers.
+    :param most: of both together.
     :raises ValueError: where they are too many together.
     """
-    if rows > 1 and rows * tokens > MOST_ATTENDED:
+    if rows * tokens > most:
         msg = (
             f"{rows} beams or answers over {tokens} tokens of passages are {rows * tokens} in all; expected at most "
-            f"{MOST_ATTENDED}: ask for fewer, or give fewer Documents"
+            f"{most}: ask for fewer, give fewer Documents, or give the component limits with a larger "
+            "'tokens_attended'"
         )
-        raise ValueError(msg)
+        raise LimitError(msg)
 
 
 def fields_of(config: Any) -> dict[str, Any]:

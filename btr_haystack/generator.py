@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from btr_haystack.citation import Citation, Cited, surface_of_ids
 from btr_haystack.errors import ModelError
-from btr_haystack.generation_settings import MOST_STEPS, check_attended
+from btr_haystack.generation_settings import MOST_ATTENDED, MOST_STEPS, check_attended
 from btr_haystack.generative import MERGE_EVERY, BTRForConditionalGeneration, View, views_of
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.passage import Passage
@@ -163,7 +163,7 @@ class GenerativeReader(SplitReader):
             return _Fused(*_concatenated(parts), logits)
 
         tokens = int(rows.length.sum())
-        check_attended(math.ceil(tokens * share), self._generation(answers, settings)[1])
+        self._check_attended(math.ceil(tokens * share), answers, settings)
         return self._write(questions, fused, tokens, compression, answers, texts, settings)
 
     def write_jointly(
@@ -204,7 +204,7 @@ class GenerativeReader(SplitReader):
             return _Fused(*_concatenated(parts))
 
         tokens = sum(map(len, self.token_cache.ids(texts)))
-        check_attended(tokens, self._generation(answers, settings)[1])
+        self._check_attended(tokens, answers, settings)
         return self._write(questions, fused, tokens, compression, answers, texts, settings)
 
     def _rows_in(
@@ -225,6 +225,8 @@ class GenerativeReader(SplitReader):
         for row in fitting:
             if row.count(Part.CONTENT) > row.window(room):
                 self._check_stride(row.window(room))
+        for text, row in zip(filter(None, texts), fitting, strict=True):
+            self._check_cut(text, row.count(Part.CONTENT), row.window(room), row.window(room))
         return [[*opening, *ids, *closing] for row in fitting for ids in row.windows(room, self.stride)]
 
     def _write(
@@ -251,6 +253,10 @@ class GenerativeReader(SplitReader):
                     [fused(one) for one in questions[first : first + together]], compression, cited, settings
                 )
         return found
+
+    def _check_attended(self, tokens: int, answers: int, settings: dict[str, Any]) -> None:
+        most = MOST_ATTENDED if self.limits is None else self.limits.tokens_attended
+        check_attended(tokens, self._generation(answers, settings)[1], most)
 
     def _generation(self, answers: int, settings: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
         """The settings with as many answers and beams as are asked for; rows and tokens to be written to a question."""

@@ -9,6 +9,7 @@ import unicodedata
 import regex
 
 _CLUSTER = regex.compile(r"\X")
+LONGEST = 256  # characters that are looked at around a place: no writing has graphemes of so many
 _STANDS_ALONE = "LNPSZ"  # letters, numbers, punctuation, symbols, separators: nothing before them binds what follows
 
 
@@ -33,11 +34,11 @@ def _border(text: str, place: int) -> tuple[int, int]:
     if place <= 0 or place >= len(text) or (around.isascii() and around.isprintable()):
         return place, place
     first = place - 1
-    while first > 0 and not _certain(text, first):
+    while first > max(0, place - LONGEST) and not _certain(text, first):
         first -= 1
     last = first
     while last < place:
-        first, last = last, _CLUSTER.match(text, last).end()
+        first, last = last, _CLUSTER.match(text, last, place + LONGEST).end()
     return (place, place) if last == place else (first, last)
 
 

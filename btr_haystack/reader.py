@@ -23,8 +23,9 @@ from torch.nn.utils.rnn import pad_sequence
 from btr_haystack import binarise
 from btr_haystack.config import BTRConfig
 from btr_haystack.digest import digest_of_files, digest_of_weights
-from btr_haystack.errors import ModelError
+from btr_haystack.errors import LimitError, ModelError
 from btr_haystack.fingerprint import Fingerprint
+from btr_haystack.limits import SHOWN, Limits
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.model import BTRForQuestionAnswering, hub_arguments
 from btr_haystack.model_files import model_files
@@ -44,7 +45,7 @@ from btr_haystack.rows import (
 )
 from btr_haystack.spans import best_spans
 from btr_haystack.tokens import TokenCache
-from btr_haystack.windows import frame_of, passage_room, question_part, window_starts
+from btr_haystack.windows import frame_of, passage_room, question_part, window_count, window_starts
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}  # on a CPU, more fall out of its cache
 DECODED_TOKENS = {"cpu": 32_768, "cuda": 524_288}  # whose states are decoded at a time
@@ -94,6 +95,7 @@ class SplitReader:
     :param merged_share: share of a window's tokens that are merged into others like them and lose their places, from 0
         to 0.5; spans can then not be read.
     :param digest: of the weights that decide the codes; computed from the model where it is not given.
+    :param limits: of the windows of a document; None for none.
     :raises ValueError: where a window would hold no token, or not more than the stride; where the model has fewer bits.
     :raises ModelError: where the tokenizer is slow or the model is decomposed but has no codes.
     """
@@ -111,6 +113,7 @@ class SplitReader:
         coded_share: float | None = None,
         merged_share: float = 0.0,
         digest: str | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -120,6 +123,7 @@ class SplitReader:
         self.bits = model.config.kept_bits if bits is None else bits
         self.coded_share = model.config.coded_share if coded_share is None else coded_share
         self.merged_share = merged_share
+        self.limits = limits
         self.frame = frame_of(tokenizer)
         self._digest = digest
         if model.config.k > 0 and model.binariser is None:
@@ -161,6 +165,7 @@ class SplitReader:
         coded_share: float | None = None,
         merged_share: float = 0.0,
         token: str | None = None,
+        limits: Limits | None = None,
         **kwargs: Any,
     ) -> Self:
         """
@@ -173,6 +178,7 @@ class SplitReader:
         :param coded_share: share of a window's tokens that keep bits; None for the model's own.
         :param merged_share: share of a window's tokens that are merged into others.
         :param token: for private models of the hub.
+        :param limits: of the windows of a document; None for none.
         :param kwargs: for `from_pretrained` of the model: dtype, device_map, revision, ...
         :raises ModelError: for a kind of model that cannot be split, or a damaged tokenizer.
         """
@@ -186,14 +192,14 @@ class SplitReader:
         digest = None if model.config.k == 0 else digest_of_files(files, model.config, tokenizer)
         return cls(
             model, tokenizer, max_seq_length=max_seq_length, stride=stride, bits=bits, coded_share=coded_share,
-            merged_share=merged_share, digest=digest,
+            merged_share=merged_share, digest=digest, limits=limits,
         )  # fmt: skip
 
-    def changed(self, **settings: float) -> Self:
+    def changed(self, **settings: Any) -> Self:
         """
         The same model, and its tables, with other windows or codes.
 
-        :param settings: `max_seq_length`, `stride`, `bits`, `coded_share` or `merged_share`.
+        :param settings: `max_seq_length`, `stride`, `bits`, `coded_share`, `merged_share` or `limits`.
         :returns: another reader, or this one where nothing differs.
         :raises ValueError: see the class.
         """
@@ -291,15 +297,46 @@ class SplitReader:
         :param texts: any strings; an empty one has no token.
         :param remember: keep them for the next time, as of documents that questions are asked about.
         :returns: of each text.
+        :raises LimitError: at the first text that is beyond the limits.
         """
-        window, closing = self._window(), list(self.frame.closing)
         made = []
-        for ids in self.token_cache.ids(texts, remember=remember):
-            starts = window_starts(len(ids), window, self.stride)
-            parts = [ids[a : a + window] + closing for a in starts]
-            windows = np.array([(a, len(part)) for a, part in zip(starts, parts, strict=True)], dtype=np.int32)
-            made.append(Tokens(np.array(list(chain(*parts)), dtype=np.int32), windows.reshape(-1, 2)))
+        for one in self.tokens_or_refusals(texts, remember=remember):
+            if isinstance(one, LimitError):
+                raise one
+            made.append(one)
         return made
+
+    def tokens_or_refusals(self, texts: Sequence[str], *, remember: bool = False) -> list[Tokens | LimitError]:
+        """
+        Cut texts into tokens and windows, those that are not beyond the limits, see `tokens`.
+
+        :param texts: any strings.
+        :param remember: keep the tokens for the next time.
+        :returns: of each text, or what is wrong with it.
+        """
+        window, limits = self._window(), self.limits
+        short = [text if limits is None or len(text) <= limits.characters else "" for text in texts]
+        found = zip(texts, self.token_cache.ids(short, remember=remember), strict=True)
+        return [self._tokens_or_refusal(text, ids, window) for text, ids in found]
+
+    def _tokens_or_refusal(self, text: str, ids: list[int], window: int) -> Tokens | LimitError:
+        try:
+            if self.limits is not None:
+                self.limits.check("characters", len(text), f"the number of characters of the text {text[:SHOWN]!r}")
+            self._check_cut(text, len(ids), window, self.max_seq_length)
+        except LimitError as refusal:
+            return refusal
+        closing = list(self.frame.closing)
+        starts = window_starts(len(ids), window, self.stride)
+        parts = [ids[a : a + window] + closing for a in starts]
+        windows = np.array([(a, len(part)) for a, part in zip(starts, parts, strict=True)], dtype=np.int32)
+        return Tokens(np.array(list(chain(*parts)), dtype=np.int32), windows.reshape(-1, 2))
+
+    def _check_cut(self, text: str, tokens: int, window: int, row: int) -> None:
+        """Raises where a document of so many tokens is beyond the limits, before its windows are made."""
+        if self.limits is not None and tokens > window:
+            windows = window_count(tokens, window, min(self.stride, window - 1))
+            self.limits.check_cut(tokens, windows, row, text)
 
     def code(self, documents: Sequence[Tokens], *, max_rows: int | None = None) -> list[Passage]:
         """
@@ -462,6 +499,8 @@ class SplitReader:
         documents = self.token_cache.ids(texts)
         if any(len(ids) > window for ids in documents):
             self._check_stride(window)
+        for text, ids in zip(texts, documents, strict=True):
+            self._check_cut(text, len(ids), window, window)  # the question is half of a row at most
         cuts = [
             (n, a)
             for n, ids in enumerate(documents)

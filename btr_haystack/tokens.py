@@ -4,8 +4,8 @@
 
 """Texts as tokens, remembered: few documents get most questions, and a text is asked for ids and for offsets."""
 
-import copy
 import logging
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any, Self
@@ -13,16 +13,16 @@ from typing import Any, Self
 import numpy as np
 
 from btr_haystack.graphemes import whole_graphemes
+from btr_haystack.limits import in_batches_of
 from btr_haystack.windows import encodings
 
-MOST_TOKENS = 262_144  # of all texts that are remembered: about 20 MB
-CHARACTERS = 16  # of a text that take as much room as a token
+MOST_BYTES = 64 << 20  # of all texts that are remembered
+TEXT_BYTES, TOKEN_BYTES = 1024, 256  # that a text takes beside its characters, and a token: as measured, or more
+PIECE = 262_144  # characters that are tokenised at a time: while that runs, each takes up to 300 bytes
 MOST_UNKNOWN = 0.5  # of a text's characters, before it is told
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # as SentencePiece writes it
 
 logger = logging.getLogger(__name__)
-
-_LOCK = threading.Lock()  # of the module, not of an object: that can be copied, a lock cannot
 
 
 class TokenCache:
@@ -32,11 +32,12 @@ class TokenCache:
     It warns, once, of a text of which the vocabulary lacks most characters: nothing can be found in it.
 
     :param tokenizer: a fast transformers tokenizer.
-    :param most: room for texts that are remembered, in tokens; a longer text is not. Copies begin with none.
+    :param most: bytes of all texts that are remembered; a longer text is not. Copies begin with none.
     """
 
-    def __init__(self, tokenizer: Any, most: int = MOST_TOKENS) -> None:
+    def __init__(self, tokenizer: Any, most: int = MOST_BYTES) -> None:
         self._tokenizer = tokenizer
+        self._lock = threading.Lock()
         self._most = most
         self._size = 0
         self._kept: dict[str, Any] = {}  # least lately asked for first
@@ -49,7 +50,8 @@ class TokenCache:
         :param texts: any strings.
         :param remember: keep them for the next time.
         """
-        return [encoding.ids for encoding in (self.encodings(texts) if remember else self._made(list(texts)))]
+        read = self.encodings if remember else self._made
+        return [encoding.ids for piece in in_batches_of(texts, len, PIECE) for encoding in read(piece)]
 
     def offsets(self, text: str) -> np.ndarray:
         """
@@ -62,13 +64,13 @@ class TokenCache:
 
     def clear(self) -> None:
         """Forget all texts."""
-        with _LOCK:
+        with self._lock:
             self._kept.clear()
             self._size = 0
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """One that remembers nothing yet: another thread may be at this one."""
-        return type(self)(copy.deepcopy(self._tokenizer, memo), self._most)
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, int]]:
+        """A copy or a pickle remembers nothing yet: another thread may be at this one, and a lock cannot be copied."""
+        return type(self), (self._tokenizer, self._most)
 
     def encodings(self, texts: Sequence[str]) -> list[Any]:
         """
@@ -76,11 +78,11 @@ class TokenCache:
 
         :param texts: any strings.
         """
-        with _LOCK:
+        with self._lock:
             found = {text: self._kept[text] for text in texts if text in self._kept}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         found |= zip(missing, self._made(missing), strict=True)
-        with _LOCK:
+        with self._lock:
             for text in dict.fromkeys(texts):
                 size = _size(text, found[text])
                 if self._kept.pop(text, None) is not None:
@@ -154,5 +156,5 @@ def unknown_share(encoding: Any, unknown: int) -> float:
 
 
 def _size(text: str, encoding: Any) -> int:
-    """What a text takes to remember, in tokens."""
-    return 1 + len(encoding) + len(text) // CHARACTERS
+    """Bytes that a text takes to remember."""
+    return TEXT_BYTES + TOKEN_BYTES * len(encoding) + sys.getsizeof(text)

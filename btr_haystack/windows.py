@@ -160,6 +160,20 @@ def passage_room(frame: Frame, tokens: int, max_query_length: int) -> int:
     return tokens - max_query_length - len(frame.closing)
 
 
+def window_count(length: int, window: int, stride: int) -> int:
+    """
+    Count the windows of `window_starts` without making them.
+
+    >>> window_count(10, window=4, stride=1)
+    3
+
+    :param length: tokens of the document.
+    :param window: tokens a window holds.
+    :param stride: tokens that neighbours share, less than `window`.
+    """
+    return -(-max(length - window, 0) // (window - stride)) + 1 if length else 0
+
+
 def window_starts(length: int, window: int, stride: int) -> list[int]:
     """
     Where windows begin; the last one reaches the end, neighbours share `stride` tokens.

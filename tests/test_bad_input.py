@@ -106,7 +106,7 @@ class TestUpstreamFaults:
     def test_more_answers_for_each_window_than_there_are_spans(self, reader, documents):
         """RuntimeError."""
         short = [Document(content="Oslo."), documents[0]]
-        answers = reader.run(QUERY, short, answers_per_seq=10**6, top_k=10**6, overlap_threshold=None)["answers"]
+        answers = reader.run(QUERY, short, answers_per_seq=1000, top_k=1000, overlap_threshold=None)["answers"]
         spans = {
             (answer.document.id, answer.document_offset.start, answer.document_offset.end) for answer in answers[:-1]
         }

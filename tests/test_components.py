@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 
 from btr_haystack import SplitReader, default_model_path
 from btr_haystack.errors import FingerprintError, ModelError, NoStoreError, StoreError
+from btr_haystack.limits import Limits
 from btr_haystack.record import passage_key
 from btr_haystack.stores import open_store
 from btr_haystack.tokens import TokenCache
@@ -387,10 +388,11 @@ class TestBTRReader:
         reader = BTRReader(split_reader())
         reader.warm_up()
         store = open_store("memory://", reader._loaded.reader.fingerprint)
-        passages = ReadThrough(reader._loaded.reader, lambda: store, most=20)
+        passages = ReadThrough(reader._loaded.reader, lambda: store, most=20_000)
         for number in range(60):
             passages.fetch([passage(number)])
-            assert len(store) <= 20
+            assert store.file_bytes() + (256 - 16) * len(store) <= 20_000
+        assert 10 < len(store) < 60
         newest, hits = passages.fetch([passage(number) for number in range(50, 60)])
         assert (len(newest), hits) == (10, 10)
 
@@ -477,7 +479,7 @@ class TestBTRReader:
         expected = BTRReader(store.model_name_or_path, top_k=5).run(QUERY, documents)["answers"]
         store.write_documents(documents[:3])
 
-        def refuse(items):
+        def refuse(items, wait):
             msg = "The disk is full."
             raise StoreError(msg)
 
@@ -587,7 +589,8 @@ class TestBTRReader:
 
     def test_longest_answer(self, reader, documents):
         every = {"answers_per_seq": 10**4, "top_k": 10**6, "overlap_threshold": None, "no_answer": False}
-        free = reader.run(QUERY, documents[:1], **every)["answers"]
+        unbound = BTRReader(token_store=reader.token_store, limits={"answers": 10**6})
+        free = unbound.run(QUERY, documents[:1], **every)["answers"]
         assert documents[0].content in {answer.data for answer in free}
         short = reader.run(QUERY, documents, top_k=50, no_answer=False, max_answer_length=2)["answers"]
         assert max(len(answer.data.split()) for answer in short) <= 2
@@ -653,7 +656,7 @@ class TestBTRReader:
         monkeypatch.setenv("HF_API_TOKEN", "secret-token")
         token = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False)
         settings = {"token": token, "max_seq_length": 256, "stride": 64, "bits": 8, "coded_share": 0.5}
-        settings |= {"merged_share": 0.1}
+        settings |= {"merged_share": 0.1, "limits": Limits()}
         _model.load_reader(SplitReader, "a/b", device=None, model_kwargs={"torch_dtype": torch.float16}, **settings)
         device = ComponentDevice.resolve_device(None).to_hf()
         expected = settings | {"folder": "a/b", "token": "secret-token"}
@@ -701,6 +704,8 @@ class TestSaved:
                 "coded_share": 0.5,
                 "keep_ids": True,
                 "merged_share": 0.2,
+                "write_back": True,
+                "limits": Limits().to_dict(),
                 "model_kwargs": {"dtype": "torch.float16", "revision": "main"},
             },
         }

@@ -135,7 +135,9 @@ def test_too_much_together(writer):
         writer.run(QUESTION, DOCUMENTS, top_k=10**6)
     with pytest.raises(ValueError, match="top_k is 25"):
         BTRGenerativeReader("a/model", top_k=25)
-    check_attended(10**9, 1)
+    check_attended(10_000, 6)
+    with pytest.raises(ValueError, match="1 beams or answers over 1000000000 tokens"):  # 28 KB each
+        check_attended(10**9, 1)
     with pytest.raises(ValueError, match="24 beams or answers over 10000 tokens of passages"):
         check_attended(10_000, 24)
 

@@ -5,6 +5,7 @@
 """Texts as tokens, and what is remembered of them."""
 
 import copy
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,10 +21,10 @@ TEXTS = st.text(st.characters(), max_size=40)  # lone surrogates too
 
 
 def room(cache):
-    return sum(1 + len(encoding) + len(text) // 16 for text, encoding in cache._kept.items())
+    return sum(1024 + 256 * len(encoding) + sys.getsizeof(text) for text, encoding in cache._kept.items())
 
 
-@given(st.lists(st.lists(TEXTS, max_size=5), max_size=4), st.integers(0, 60))
+@given(st.lists(st.lists(TEXTS, max_size=5), max_size=4), st.integers(0, 20_000))
 def test_remembering_changes_nothing(calls, most):
     remembering = TokenCache(TOKENIZER, most)
     for texts in calls:
@@ -45,23 +46,23 @@ def test_is_what_the_tokenizer_gives():
 
 
 def test_forgets_what_was_not_asked_for_longest():
-    cache = TokenCache(TOKENIZER, most=6)
+    cache = TokenCache(TOKENIZER, most=3 * 1400)
     for text in ("one", "two", "three", "one", "four"):
         assert len(cache.ids([text])[0]) == 1
     assert list(cache._kept) == ["three", "one", "four"]
-    cache.ids(["five words are too many to keep"])
+    cache.ids(["these words are too many to keep " * 4])
     assert list(cache._kept) == ["three", "one", "four"]
     cache.clear()
     assert (cache._kept, cache._size) == ({}, 0)
 
 
 def test_copies_and_threads():
-    cache = TokenCache(TOKENIZER, most=200)
+    cache = TokenCache(TOKENIZER, most=20_000)
     texts = [f"passage {i} of some" for i in range(40)]
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda text: cache.ids([text])[0], texts * 10))
     assert found == TokenCache(TOKENIZER).ids(texts * 10)
-    assert 0 < cache._size == room(cache) <= 200
+    assert 0 < cache._size == room(cache) <= 20_000
     other = copy.deepcopy(cache)
     assert other._kept == {}
     assert other.ids(texts) == cache.ids(texts)

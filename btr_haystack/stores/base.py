@@ -39,11 +39,12 @@ class Store(Protocol):
         :returns: for each key its record, or None where the store has none.
         """
 
-    def put_many(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+    def put_many(self, items: Iterable[tuple[bytes, bytes]], *, wait: float | None = None) -> None:
         """
         Writes records: all of them or, if anything fails, none. A failing iterable counts as well.
 
         :param items: keys and records, taken one by one. A record replaces an older one of the same key.
+        :param wait: most seconds to wait for another writer, a thread of this process too; None for the back end's own.
         """
 
     def delete_many(self, keys: Iterable[bytes]) -> int:

@@ -36,8 +36,8 @@ class MemoryStore(Store):
         records = self._records()
         return [records.get(key) for key in checked_keys(keys)]
 
-    def put_many(self, items: Iterable[tuple[bytes, bytes]]) -> None:
-        """See `Store`."""
+    def put_many(self, items: Iterable[tuple[bytes, bytes]], *, wait: float | None = None) -> None:  # noqa: ARG002
+        """See `Store`; nobody has to wait."""
         new = dict(checked_items(items))
         self._records().update(new)
 

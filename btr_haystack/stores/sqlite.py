@@ -42,7 +42,7 @@ _GET = """
 """
 _UNDECODABLE = "Could not decode to UTF-8"
 _ADVICE = {
-    "SQLITE_BUSY": f"Another process has been writing for more than {_BUSY_SECONDS} s; try again when it is done.",
+    "SQLITE_BUSY": "Another process has been writing for longer than one waits; try again when it is done.",
     "SQLITE_CANTOPEN": "See that the file and its folder may be read and written.",
     "SQLITE_CORRUPT": DAMAGED,
     "SQLITE_INTERRUPT": f"It takes more steps than a file of its size can need. {DAMAGED}",
@@ -165,13 +165,13 @@ class SQLiteStore(Store):
             raise StoreError(msg)
         return most
 
-    def put_many(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+    def put_many(self, items: Iterable[tuple[bytes, bytes]], *, wait: float | None = None) -> None:
         """
         See `Store`. Memory stays flat however many items come.
 
         Other writers wait until the last item is written, and give up after a minute: encode first, then put.
         """
-        with self._transaction() as connection:
+        with self._transaction(wait) as connection:
             connection.executemany("REPLACE INTO records (key, record) VALUES (?, ?)", checked_items(items))
 
     def delete_many(self, keys: Iterable[bytes]) -> int:
@@ -287,10 +287,17 @@ class SQLiteStore(Store):
                     connection.execute("ROLLBACK")
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, wait: float | None = None) -> Iterator[sqlite3.Connection]:
         """Gives a connection whose changes are committed at the end, or undone by any exception."""
-        with self._use(self._writer) as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._in_turn(self._writer, wait), self._use(self._writer) as connection:
+            if wait is None:
+                connection.execute("BEGIN IMMEDIATE")
+            else:
+                connection.execute(f"PRAGMA busy_timeout = {round(wait * 1000)}")
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                finally:
+                    connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
             try:
                 yield connection
                 connection.execute("COMMIT")
@@ -298,6 +305,18 @@ class SQLiteStore(Store):
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _in_turn(self, slot: _Slot, wait: float | None) -> Iterator[None]:
+        """Holds the lock of a slot; gives up where another thread holds it for so many seconds."""
+        lock = slot.lock
+        if not lock.acquire(timeout=-1 if wait is None else wait):
+            msg = f"{self.path}: another thread has been writing for more than {wait} s; try again when it is done."
+            raise StoreError(msg)
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def _use(self, slot: _Slot) -> Iterator[sqlite3.Connection]:

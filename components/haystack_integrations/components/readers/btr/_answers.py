@@ -21,6 +21,8 @@ from btr_haystack.tokens import TokenCache, part_of
 
 logger = logging.getLogger(__name__)
 
+FEW = 64  # spans that are compared one by one
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerRules:
@@ -157,15 +159,41 @@ def distinct(answers: Iterable[ExtractedAnswer], threshold: float | None) -> Ite
     if threshold is None:
         yield from answers
         return
-    kept: dict[str, list[ExtractedAnswer.Span]] = defaultdict(list)
+    kept: dict[str, _Kept] = defaultdict(_Kept)
     for answer in answers:
         span = answer.document_offset
         if answer.document is not None and span is not None:
             earlier = kept[answer.document.id]
-            if any(_shared_part(span, other) > threshold for other in earlier):
+            if earlier.share_more(span, threshold):
                 continue
-            earlier.append(span)
+            earlier.add(span)
         yield answer
+
+
+class _Kept:
+    """Spans of one document: a few are compared one by one, many at once."""
+
+    def __init__(self) -> None:
+        self._few: list[ExtractedAnswer.Span] = []
+        self._many = np.zeros((2, 0), np.int64)  # starts and ends of those before the few
+
+    def add(self, span: ExtractedAnswer.Span) -> None:
+        self._few.append(span)
+        if len(self._few) == FEW:
+            self._many = np.hstack([self._many, np.array([(one.start, one.end) for one in self._few]).T])
+            self._few = []
+
+    def share_more(self, span: ExtractedAnswer.Span, threshold: float) -> bool:
+        """Whether one of them shares more than a part with a span."""
+        if any(_shared_part(span, other) > threshold for other in self._few):
+            return True
+        if not self._many.size:
+            return False
+        start, end = self._many
+        shared = np.minimum(end, span.end) - np.maximum(start, span.start)
+        touching = shared > 0
+        shorter = np.minimum(end - start, span.end - span.start)[touching]
+        return bool((shared[touching] / shorter > threshold).any())
 
 
 def _shared_part(one: ExtractedAnswer.Span, other: ExtractedAnswer.Span) -> float:
@@ -212,5 +240,5 @@ def with_page_number(answer: ExtractedAnswer) -> ExtractedAnswer:
             type=type(document.meta["page_number"]),
         )
         return answer
-    page = first + document.content[: span.start].count("\f")
+    page = first + document.content.count("\f", 0, span.start)
     return replace(answer, meta={**(answer.meta or {}), "answer_page_number": page})

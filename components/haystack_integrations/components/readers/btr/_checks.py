@@ -13,6 +13,7 @@ import torch
 from haystack import Document, logging
 from haystack.utils import ComponentDevice
 
+from btr_haystack.limits import Limits
 from btr_haystack.model_files import ATTENTION, DTYPES, PLACE
 
 logger = logging.getLogger(__name__)
@@ -153,13 +154,14 @@ def check_queries(queries: Iterable[Any]) -> list[str]:
     return checked
 
 
-def check_windows(max_seq_length: int, stride: int) -> None:
+def check_windows(max_seq_length: int, stride: int, limits: Limits) -> None:
     """
     Refuse windows that no model can have.
 
     :param max_seq_length: tokens of question and passage together.
     :param stride: tokens that neighbouring windows share.
-    :raises ValueError: where a window would hold no token, or not more than the stride.
+    :param limits: of the component.
+    :raises ValueError: where a window would hold no token, or not more than the stride, or more than the limits allow.
     """
     check_at_least(0, optional=False, max_seq_length=max_seq_length, stride=stride)
     if max_seq_length < 1 or not 0 <= stride < max_seq_length:
@@ -168,6 +170,7 @@ def check_windows(max_seq_length: int, stride: int) -> None:
             "and a stride from 0 to less than the length"
         )
         raise ValueError(msg)
+    limits.check("sequence_length", max_seq_length, "max_seq_length")
 
 
 def check_same_windows(max_seq_length: int, stride: int, store: Any) -> None:

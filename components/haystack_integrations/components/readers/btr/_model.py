@@ -13,6 +13,7 @@ from haystack.utils import ComponentDevice, Secret
 from haystack.utils.hf import deserialize_hf_model_kwargs, serialize_hf_model_kwargs
 
 from btr_haystack.default import DEFAULT_MODEL, DEFAULT_TEACHER, model_source
+from btr_haystack.limits import Limits
 from btr_haystack.reader import SplitReader
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ def load_reader(
     bits: int | None,
     coded_share: float | None,
     merged_share: float = 0.0,
+    limits: Limits,
 ) -> R:
     """
     Load a model onto its device.
@@ -48,6 +50,7 @@ def load_reader(
     :param bits: how many of a code's first bits are kept; None for the model's own.
     :param coded_share: share of the tokens that keep bits; None for the model's own.
     :param merged_share: share of the tokens that are merged into others.
+    :param limits: of the windows of a document.
     :returns: the reader.
     :raises FileNotFoundError: at a name that can only be a folder's, where there is none.
     """
@@ -59,7 +62,7 @@ def load_reader(
         kwargs["device_map"] = ComponentDevice.resolve_device(device).to_hf()
     return kind.from_pretrained(
         model_source(model), max_seq_length=max_seq_length, stride=stride, bits=bits, coded_share=coded_share,
-        merged_share=merged_share, token=resolved, **kwargs,
+        merged_share=merged_share, token=resolved, limits=limits, **kwargs,
     )  # fmt: skip
 
 

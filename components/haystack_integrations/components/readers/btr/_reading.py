@@ -15,6 +15,7 @@ from haystack.utils import ComponentDevice, Secret
 
 from btr_haystack.default import DEFAULT_MODEL
 from btr_haystack.errors import ModelError
+from btr_haystack.limits import Limits
 from btr_haystack.passage import Passage
 from btr_haystack.reader import SplitReader
 from btr_haystack.stores import open_store
@@ -37,7 +38,7 @@ from haystack_integrations.components.readers.btr.binary_token_store import Bina
 R = TypeVar("R", bound=SplitReader)
 logger = logging.getLogger(__name__)
 
-OWN_STORE_PASSAGES = 50_000
+OWN_STORE_BYTES = 256 << 20  # of a reader without a token store: some 100,000 passages of 150 tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class StoreReader(Generic[R]):
         stride: int,
         token_store: BinaryTokenStore | None,
         int8: bool,
+        limits: Limits | dict[str, int] | None,
     ) -> None:
         """
         Keep what the model is loaded with; what is not given is the token store's.
@@ -111,6 +113,7 @@ class StoreReader(Generic[R]):
             msg = f"token_store is {token_store!r:.80}; expected a BinaryTokenStore, such as BinaryTokenStore(url=...)"
             raise TypeError(msg)
         check_flag(int8=int8)
+        self.limits = token_store.limits if limits is None and token_store is not None else Limits.of(limits)
         check_same_windows(max_seq_length, stride, token_store)
         check_model_kwargs(model_kwargs)
         check_device(device, model_kwargs)
@@ -202,7 +205,8 @@ class StoreReader(Generic[R]):
             mine = self._computing(reader)  # before a store is made
             store.open(reader.fingerprint)
             opened = partial(store.open, reader.fingerprint)
-            return Reading(mine, ReadThrough(reader, opened, keep_ids=store.keep_ids))
+            source = ReadThrough(reader, opened, keep_ids=store.keep_ids, write_back=store.write_back)
+            return Reading(mine, source)
         if reader.joint:
             logger.warning(
                 "{model} reads question and passage jointly (k = 0): nothing is kept of a passage.",
@@ -210,7 +214,7 @@ class StoreReader(Generic[R]):
             )
             return Reading(self._computing(reader), None)
         own_store = open_store("memory://", reader.fingerprint)
-        return Reading(self._computing(reader), ReadThrough(reader, lambda: own_store, most=OWN_STORE_PASSAGES))
+        return Reading(self._computing(reader), ReadThrough(reader, lambda: own_store, most=OWN_STORE_BYTES))
 
     def _refuse_pruning(self, kept_share: float | None) -> None:
         """Raises where windows are to be dropped by a joint reader, which has no upper layers to do so after."""
@@ -230,7 +234,7 @@ class StoreReader(Generic[R]):
         if store is not None and self._kind is SplitReader:
             mine = (self.model_name_or_path, self.device, self.model_kwargs)
             if mine == (store.model_name_or_path, store.device, store.model_kwargs):
-                return cast("R", store.reader)
+                return cast("R", store.reader.changed(limits=self.limits))
         return load_reader(
             self._kind,
             self.model_name_or_path,
@@ -242,7 +246,21 @@ class StoreReader(Generic[R]):
             bits=store.bits if store is not None else None,
             coded_share=store.coded_share if store is not None else None,
             merged_share=store.merged_share if store is not None else 0.0,
+            limits=self.limits,
         )
+
+
+def check_request(limits: Limits, queries: Sequence[str], documents: Sequence[Document]) -> None:
+    """
+    Refuse a call that is beyond the limits, before any work.
+
+    :param limits: of the component.
+    :param queries: of the call.
+    :param documents: of the call.
+    :raises LimitError: where there are more, or more text in them.
+    """
+    characters = sum(map(len, queries)) + sum(len(document.content or "") for document in documents)
+    limits.check_texts(len(documents), characters, len(queries))
 
 
 def with_text(documents: list[Document]) -> list[Document]:

@@ -5,7 +5,8 @@
 """Where passages are kept as bits, and the step of an indexing pipeline that puts them there."""
 
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,8 +18,9 @@ from haystack.utils import ComponentDevice, Secret
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from btr_haystack.default import DEFAULT_MODEL
-from btr_haystack.errors import FingerprintError, ModelError, NoStoreError
+from btr_haystack.errors import FingerprintError, LimitError, ModelError, NoStoreError
 from btr_haystack.fingerprint import Fingerprint
+from btr_haystack.limits import Limits, in_batches_of
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.reader import SplitReader
 from btr_haystack.record import cut, pack, passage_key
@@ -42,9 +44,19 @@ from haystack_integrations.components.readers.btr._model import (
     settings_to_dict,
     telemetry_name,
 )
-from haystack_integrations.components.readers.btr._read_through import CHUNK, in_chunks, sound_records, stored_passages
+from haystack_integrations.components.readers.btr._read_through import (
+    CHUNK,
+    CHUNK_TOKENS,
+    in_chunks,
+    sound_records,
+    stored_passages,
+)
 
 logger = logging.getLogger(__name__)
+
+BATCH_CHARACTERS = 1_000_000  # of the documents that are tokenised at a time, unless a single one has more
+NAMED = 3  # documents that a warning names
+LONGEST_NAME = 60
 
 
 @component
@@ -85,6 +97,8 @@ class BinaryTokenStore:
         coded_share: float | None = None,
         keep_ids: bool = False,
         merged_share: float = 0.0,
+        write_back: bool = True,
+        limits: Limits | dict[str, int] | None = None,
     ) -> None:
         """
         Set up the store; nothing is loaded or opened before it is used.
@@ -124,17 +138,25 @@ class BinaryTokenStore:
             Share of each window's tokens that are merged into others like them, from 0 to 0.5: fewer bits, and fewer
             tokens for `BTRGenerativeReader` to read, at much loss (`docs/method.md`). `BTRReader`, which needs every
             token's place, refuses such a store. Fixed for a store.
+        :param write_back:
+            Whether readers write back what they had to encode. If not, only indexing fills the store; where readers
+            serve strangers, what those send is then not kept.
+        :param limits:
+            What is encoded at most, as `btr_haystack.limits.Limits` or a dictionary of some of its fields: characters
+            and windows of a Document, and `max_seq_length`. A Document beyond it is left out, with a warning. If
+            `None`, the defaults; they are also those of the store's readers that are given none.
         :raises TypeError:
             If a number or a switch is of another type.
         :raises ValueError:
             If a number is out of range.
         """
         check_at_least(1, optional=False, batch_size=batch_size)
-        check_windows(max_seq_length, stride)
+        self.limits = Limits.of(limits)
+        check_windows(max_seq_length, stride, self.limits)
         check_at_least(0, bits=bits)
         check_share(coded_share=coded_share)
         check_share(MOST_MERGED, optional=False, merged_share=merged_share)
-        check_flag(keep_ids=keep_ids, progress_bar=progress_bar)
+        check_flag(keep_ids=keep_ids, progress_bar=progress_bar, write_back=write_back)
         check_model_kwargs(model_kwargs)
         check_device(device, model_kwargs)
         self.model_name_or_path = str(model or DEFAULT_MODEL)
@@ -150,6 +172,7 @@ class BinaryTokenStore:
         self.coded_share = coded_share
         self.keep_ids = keep_ids
         self.merged_share = merged_share
+        self.write_back = write_back
         self._reader: SplitReader | None = None
         self._store: Store | None = None
         self._copies_told = False
@@ -210,6 +233,8 @@ class BinaryTokenStore:
             coded_share=self.coded_share,
             keep_ids=self.keep_ids,
             merged_share=self.merged_share,
+            write_back=self.write_back,
+            limits=self.limits.to_dict(),
         )
 
     @classmethod
@@ -272,6 +297,7 @@ class BinaryTokenStore:
             bits=self.bits,
             coded_share=self.coded_share,
             merged_share=self.merged_share,
+            limits=self.limits,
         )
         if reader.joint:
             msg = (
@@ -295,10 +321,12 @@ class BinaryTokenStore:
         :raises StoreError:
             If the store cannot be opened.
         """
-        with LOADING:
-            if self._store is None:
-                self._store = open_store(self.url, fingerprint)
-            store = self._store
+        store = self._store
+        if store is None:  # else no lock: another component may be loading for minutes
+            with LOADING:
+                if self._store is None:
+                    self._store = open_store(self.url, fingerprint)
+                store = self._store
         if store.fingerprint != fingerprint:
             msg = (
                 f"{self.url} holds passages encoded by {store.fingerprint}; they are of no use to {fingerprint}. "
@@ -316,7 +344,7 @@ class BinaryTokenStore:
             Documents to encode. Those without text are passed on only.
         :returns:
             - `documents`: the same documents.
-            - `documents_written`: how many new passages the store has got.
+            - `documents_written`: how many new passages the store has got. Documents beyond the `limits` are left out.
         """
         return {"documents": documents, "documents_written": self.write_documents(documents)}
 
@@ -325,7 +353,8 @@ class BinaryTokenStore:
         Encodes documents and keeps them, a batch at a time: memory does not grow with their number.
 
         Each batch is committed. After an interruption, call it again with the same documents: it goes on where it
-        stopped.
+        stopped. A document that cannot be kept, because it is beyond the `limits`, is left out; one warning names such
+        documents.
 
         :param documents:
             Documents to encode, in a list or from anything that gives one after another.
@@ -346,32 +375,44 @@ class BinaryTokenStore:
         self.warm_up()
         total = len(documents) if isinstance(documents, Sized) else None
         written = empty = 0
-        with tqdm(total=total, desc="Encoding passages", disable=not self.progress_bar) as bar:
-            for batch in in_chunks(documents, self.batch_size):
-                texts = [document.content for document in check_documents(batch) if document.content]
-                written += self._write(texts, policy)
-                empty += len(batch) - len(texts)
+        beyond = _Beyond()
+        with tqdm(total=total, desc="Encoding passages", disable=not self.progress_bar) as bar, beyond.told():
+            for batch in in_batches_of(_checked(documents), _characters, BATCH_CHARACTERS, self.batch_size):
+                readable = [document for document in batch if document.content]
+                written += self._write(readable, policy, beyond)
+                empty += len(batch) - len(readable)
                 bar.update(len(batch))
         if empty:
             logger.warning("{count} documents have no text and were not encoded.", count=empty)
         return written
 
-    def _write(self, texts: list[str], policy: DuplicatePolicy) -> int:
+    def _write(self, documents: list[Document], policy: DuplicatePolicy, beyond: "_Beyond") -> int:
+        """Encodes and keeps documents with text, those that are not beyond the limits."""
         reader = self.reader
         store = self.open(reader.fingerprint)
-        new = {passage_key(text): text for text in texts}
+        texts = {passage_key(document.content or ""): document.content or "" for document in documents}
+        found = dict(zip(texts, reader.tokens_or_refusals(list(texts.values())), strict=True))
+        new = {key: one for key, one in found.items() if not isinstance(one, LimitError)}
+        kept = 0
+        for document in documents:
+            one = found[passage_key(document.content or "")]
+            if isinstance(one, LimitError):
+                beyond.add(document, one)
+            else:
+                kept += 1
         if policy is not DuplicatePolicy.OVERWRITE:
-            present, _ = stored_passages(store, reader, new)
-            known = len(texts) - len(new.keys() - present)
+            present = stored_passages(store, reader, new)
+            known = kept - len(new.keys() - present)
             if policy is DuplicatePolicy.FAIL and known:
-                msg = f"{known} of {len(texts)} documents of this batch have a text that was written already."
+                msg = f"{known} of {len(documents)} documents of this batch have a text that was written already."
                 raise DuplicateDocumentError(msg)
-            new = {key: text for key, text in new.items() if key not in present}
-        if not new:
-            return 0
-        passages = reader.encode(list(new.values()))
-        store.put_many((key, pack(one, keep_ids=self.keep_ids)) for key, one in zip(new, passages, strict=True))
-        return len(new)
+            new = {key: one for key, one in new.items() if key not in present}
+        written = 0
+        for keys in in_batches_of(new, lambda key: len(new[key].ids), CHUNK_TOKENS):
+            passages = reader.code([new[key] for key in keys])
+            store.put_many([(key, pack(one, keep_ids=self.keep_ids)) for key, one in zip(keys, passages, strict=True)])
+            written += len(keys)
+        return written
 
     def copy_from(self, other: "BinaryTokenStore") -> int:
         """
@@ -538,11 +579,14 @@ class BinaryTokenStore:
 
     def _existing(self) -> Store | None:
         """The open store, opened without the model; None where there is none."""
-        with LOADING:
-            if self._store is None:
-                with suppress(NoStoreError):
-                    self._store = open_store(self.url, None)
-            return self._store
+        store = self._store
+        if store is None:
+            with LOADING:
+                if self._store is None:
+                    with suppress(NoStoreError):
+                        self._store = open_store(self.url, None)
+                store = self._store
+        return store
 
     def close(self) -> None:
         """
@@ -565,3 +609,40 @@ class BinaryTokenStore:
         Closes the store.
         """
         self.close()
+
+
+@dataclass(slots=True)
+class _Beyond:
+    """Documents that are left out because they are beyond the limits: how many, and what the first were."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, document: Document, refusal: LimitError) -> None:
+        self.count += 1
+        if len(self.first) < NAMED:
+            self.first.append(f"{document.id[:LONGEST_NAME]!r}: {refusal}")
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Warns at the end, also of an error, where there are any."""
+        try:
+            yield
+        finally:
+            if self.count:
+                logger.warning(
+                    "{count} documents are beyond the limits of the token store and were left out; the others of "
+                    "their batches were written. The first: {first}",
+                    count=self.count,
+                    first="; ".join(self.first),
+                )
+
+
+def _checked(documents: Iterable[Any]) -> Iterator[Document]:
+    """Documents one by one, see `check_documents`."""
+    for document in documents:
+        yield from check_documents([document])
+
+
+def _characters(document: Document) -> int:
+    return len(document.content or "")

@@ -17,6 +17,7 @@ from btr_haystack.errors import ModelError
 from btr_haystack.generation_settings import MOST_ROWS, check_generation
 from btr_haystack.generative import GenerationConfig
 from btr_haystack.generator import Compression, GenerativeReader, Written
+from btr_haystack.limits import Limits
 from btr_haystack.merge import MOST_MERGED
 from btr_haystack.row_form import QUERY, RowForm
 from haystack_integrations.components.readers.btr._answers import rank_prior
@@ -31,7 +32,7 @@ from haystack_integrations.components.readers.btr._checks import (
     first_given,
 )
 from haystack_integrations.components.readers.btr._model import HUB_TOKEN, settings_to_dict
-from haystack_integrations.components.readers.btr._reading import Reading, StoreReader, with_text
+from haystack_integrations.components.readers.btr._reading import Reading, StoreReader, check_request, with_text
 from haystack_integrations.components.readers.btr.binary_token_store import BinaryTokenStore
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         progress_bar: bool = False,
         int8: bool = False,
         passage_template: str | None = None,
+        limits: Limits | dict[str, int] | None = None,
     ) -> None:
         """
         Set up the reader; nothing is loaded before it is used.
@@ -147,7 +149,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             store.
         :param token_store:
             Where the documents' bits are. Its `max_seq_length` and `stride` must be the reader's. Without a store, the
-            reader keeps the bits of the last 50,000 documents that it has encoded in memory.
+            reader keeps the bits of the documents that it has encoded last in memory, up to 256 MB of them.
         :param prompt:
             What the model is asked, with the query in place of "{query}": "question: {query}" for models that were
             trained so. What looks like a special token in it is text, unless there is a `passage_template`.
@@ -174,6 +176,10 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             {content} once; other names are those of the documents' `meta`, and "{{" is a brace. A document that
             exceeds `max_seq_length` is split, and each window has prompt and fields again. Special tokens of the
             tokenizer that prompt and template name are those tokens. If `None`, query and content are a pair.
+        :param limits:
+            What one call may ask for at most, as `btr_haystack.limits.Limits` or a dictionary of some of its fields;
+            `run` cannot exceed it. If `None`, the token store's, or the defaults: 1,000 Documents and 1,000,000
+            characters a call, a `max_seq_length` of 1,024, and windows that overlap within reason.
         :raises TypeError:
             If the token store, a whole number, a merged share, a switch or the template is of another type.
         :raises ValueError:
@@ -181,7 +187,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             than the reader, an argument for the model or for the generation is not let through, the template has no
             place for the content or more than names in braces, or there is a token store beside it.
         """
-        self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store, int8)
+        self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store, int8, limits)
         check_flag(progress_bar=progress_bar)
         if not isinstance(prompt, str) or QUERY not in prompt:
             msg = f"prompt is {prompt!r}; expected a text with {QUERY} where the query belongs"
@@ -196,7 +202,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         self.kept_share = kept_share
         self.progress_bar = progress_bar
         self.passage_template = passage_template
-        check_windows(max_seq_length, stride)
+        check_windows(max_seq_length, stride, self.limits)
         self._settings()
         if self._form is not None and token_store is not None:
             msg = f"passage_template is {passage_template!r}, but there is a token store: {CONTENT_ALONE}"
@@ -232,6 +238,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             progress_bar=self.progress_bar,
             int8=self.int8,
             passage_template=self.passage_template,
+            limits=self.limits.to_dict(),
         )
 
     @property
@@ -297,7 +304,7 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             If the query is no string, something is not a Document, or a parameter is of another type than it takes.
         :raises ValueError:
             If a number is out of range, or a generation argument is one that the reader sets itself, or is not let
-            through.
+            through. If Documents, text or a parameter are beyond the `limits`: then nothing has been read.
         :raises ModelError:
             If the model has no decoder, or reads jointly (k = 0) and has no upper layers to merge or prune after; if it
             does not, and there is a passage template.
@@ -388,8 +395,8 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
         queries, documents = check_queries(queries), check_documents(documents)
         if not documents:
             return [[] for _ in queries], {"hits": 0, "misses": 0}
+        readable = self._checked(queries, documents)
         loaded = self._warm()
-        readable = with_text(documents)
         asked = queries if self._form is not None else [self.prompt.replace(QUERY, query) for query in queries]
         written, hits = self._write(loaded, asked, readable, settings)
         cache = {"hits": hits, "misses": len(readable) - hits}
@@ -407,6 +414,19 @@ class BTRGenerativeReader(StoreReader[GenerativeReader]):
             for query, found in zip(queries, written, strict=True)
         ]
         return answers, cache
+
+    def _checked(self, queries: list[str], documents: list[Document]) -> list[Document]:
+        """The documents that have text; raises where they are beyond the limits, with all that is written around it."""
+        check_request(self.limits, queries, documents)
+        readable = with_text(documents)
+        if self._form is not None:  # query and fields are tokenised with each document
+            for query in queries:
+                filled = (
+                    self._form.filled(query, document.content or "", _values(document, self._form.fields))
+                    for document in readable
+                )
+                self.limits.check_texts(len(documents), sum(len(text) for row in filled for _, text in row))
+        return readable
 
     def _write(
         self, loaded: Reading[GenerativeReader], asked: list[str], documents: list[Document], settings: _Settings
@@ -450,8 +470,7 @@ def _cited(citation: Citation | None, documents: list[Document]) -> dict[str, An
 
 def _fields(documents: list[Document], names: Sequence[str]) -> list[dict[str, str]]:
     """What the passage template names, of each document's meta; empty text, and one warning, where it is not there."""
-    found = [{name: document.meta.get(name) for name in names} for document in documents]
-    lacking = {name: sum(fields[name] is None for fields in found) for name in names}
+    lacking = {name: sum(document.meta.get(name) is None for document in documents) for name in names}
     if any(lacking.values()):
         logger.warning(
             "The passage template names what documents lack in their meta, and gets empty text for it: {lacking}.",
@@ -459,4 +478,9 @@ def _fields(documents: list[Document], names: Sequence[str]) -> list[dict[str, s
                 f"{{{name}}} in {count} of {len(documents)} documents" for name, count in lacking.items() if count
             ),
         )
-    return [{name: "" if value is None else str(value) for name, value in fields.items()} for fields in found]
+    return [_values(document, names) for document in documents]
+
+
+def _values(document: Document, names: Sequence[str]) -> dict[str, str]:
+    found = ((name, document.meta.get(name)) for name in names)
+    return {name: "" if value is None else str(value) for name, value in found}

@@ -15,6 +15,7 @@ from haystack import Document, ExtractedAnswer, component, logging
 from haystack.utils import ComponentDevice, Secret
 
 from btr_haystack.errors import ModelError
+from btr_haystack.limits import Limits
 from btr_haystack.reader import Spans, SplitReader
 from haystack_integrations.components.readers.btr._answers import (
     AnswerRules,
@@ -35,7 +36,7 @@ from haystack_integrations.components.readers.btr._checks import (
     first_given,
 )
 from haystack_integrations.components.readers.btr._model import HUB_TOKEN, load_reader, settings_to_dict
-from haystack_integrations.components.readers.btr._reading import Reading, StoreReader, with_text
+from haystack_integrations.components.readers.btr._reading import Reading, StoreReader, check_request, with_text
 from haystack_integrations.components.readers.btr.binary_token_store import BinaryTokenStore
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ class BTRReader(StoreReader[SplitReader]):
         second_model: Path | str | None = None,
         second_read: int = 2,
         int8: bool = False,
+        limits: Limits | dict[str, int] | None = None,
     ) -> None:
         """
         Set up the reader; nothing is loaded before it is used.
@@ -161,7 +163,7 @@ class BTRReader(StoreReader[SplitReader]):
             store.
         :param token_store:
             Where the documents' bits are. Its `max_seq_length` and `stride` must be the reader's. Without a store, the
-            reader keeps the bits of the last 50,000 documents that it has encoded in memory.
+            reader keeps the bits of the documents that it has encoded last in memory, up to 256 MB of them.
         :param max_answer_length:
             Most tokens of an answer; `None` for no limit.
         :param progress_bar:
@@ -187,12 +189,16 @@ class BTRReader(StoreReader[SplitReader]):
         :param int8:
             Whether the layers that run at question time, the second model's too, compute mostly in 8 bits. It is for
             a CPU, and faster; passages are encoded and kept as always.
+        :param limits:
+            What one call may ask for at most, as `btr_haystack.limits.Limits` or a dictionary of some of its fields;
+            `run` cannot exceed it. If `None`, the token store's, or the defaults: 1,000 Documents and 1,000,000
+            characters a call, 1,000 answers, a `max_seq_length` of 1,024, and windows that overlap within reason.
         :raises TypeError:
             If the token store, a whole number, a threshold or a switch is of another type.
         :raises ValueError:
             If a number is out of range, or the token store has other windows than the reader or merges tokens.
         """
-        self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store, int8)
+        self._set_model(model, device, token, model_kwargs, max_seq_length, stride, token_store, int8, limits)
         check_flag(progress_bar=progress_bar)
         if token_store is not None and token_store.merged_share:
             msg = (
@@ -245,6 +251,7 @@ class BTRReader(StoreReader[SplitReader]):
             second_model=self.second_model,
             second_read=self.second_read,
             int8=self.int8,
+            limits=self.limits.to_dict(),
         )
 
     @component.output_types(answers=list[ExtractedAnswer], cache=dict[str, int])
@@ -309,7 +316,8 @@ class BTRReader(StoreReader[SplitReader]):
         :raises TypeError:
             If the query is no string, something is not a Document, or a parameter is of another type than it takes.
         :raises ValueError:
-            If a number is out of range, or there is no second model to read again.
+            If a number is out of range, or there is no second model to read again. If Documents, text or a parameter
+            are beyond the `limits`: then nothing has been read.
         :raises ModelError:
             If `kept_share` is below 1 and the model reads jointly (k = 0).
         :raises FingerprintError:
@@ -406,7 +414,7 @@ class BTRReader(StoreReader[SplitReader]):
                 overlap_threshold=overlap_threshold,
             ),
         )
-        check_windows(settings.max_seq_length, settings.stride)
+        check_windows(settings.max_seq_length, settings.stride, self.limits)
         check_flag(no_answer=settings.rules.no_answer)
         check_at_least(0, top_k=settings.rules.top_k, second_read=settings.second_read)
         check_at_least(0, int | float, overlap_threshold=overlap_threshold)
@@ -417,6 +425,9 @@ class BTRReader(StoreReader[SplitReader]):
             answers_per_seq=settings.answers_per_seq,
             max_answer_length=settings.max_answer_length,
         )
+        self.limits.check("answers", settings.rules.top_k, "top_k")
+        self.limits.check("answers", settings.answers_per_seq, "answers_per_seq")
+        self.limits.check("documents", settings.second_read, "second_read")
         check_kept_share(settings.kept_share)
         threshold = settings.rules.score_threshold
         if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
@@ -443,6 +454,7 @@ class BTRReader(StoreReader[SplitReader]):
         queries, documents = check_queries(queries), check_documents(documents)
         if not documents:
             return [[] for _ in queries], {"hits": 0, "misses": 0}
+        check_request(self.limits, queries, documents)
         loaded = self._warm()
         readable = with_text(documents)
         scores = weighted_scores(readable, settings.retrieval_weight)
@@ -469,7 +481,7 @@ class BTRReader(StoreReader[SplitReader]):
             kwargs = {name: value for name, value in (self.model_kwargs or {}).items() if name not in OF_ONE_MODEL}
             second = load_reader(
                 SplitReader, self.second_model, device=self.device, token=self.token, model_kwargs=kwargs,
-                max_seq_length=self.max_seq_length, stride=self.stride, bits=None, coded_share=None,
+                max_seq_length=self.max_seq_length, stride=self.stride, bits=None, coded_share=None, limits=self.limits,
             )  # fmt: skip
             if not second.joint:
                 msg = (
