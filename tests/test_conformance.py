@@ -48,6 +48,7 @@ READER = '''
 import numpy as np
 import torch
 
+from btr_haystack.limits import Limits
 from btr_haystack.spans import best_spans
 from haystack_integrations.components.readers.btr import BTRReader
 from haystack_integrations.components.readers.btr import _answers as rules
@@ -67,6 +68,7 @@ class TransformersExtractiveReader(BTRReader):
         assert settings.pop("second_model") is None
         assert settings.pop("second_read") == 2
         assert settings.pop("int8") is False
+        assert settings.pop("limits") == Limits().to_dict()
         return data
 
     def _calculate_overlap(self, answer1_start, answer1_end, answer2_start, answer2_end):
