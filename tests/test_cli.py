@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -638,14 +637,3 @@ def test_model_source(tmp_path):
     for name in ("./none", "/none", "a/b/c"):
         with pytest.raises(FileNotFoundError, match="no such folder"):
             model_source(name)
-
-
-def test_as_a_command(tmp_path):
-    """Outside of pytest: exit status 1, nothing but the line."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "components"), os.environ.get("PYTHONPATH", "")])
-    program = "from btr_cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program, "evaluate", "missing [of] files.json"],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, encoding="utf-8", check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "btr: missing [of] files.json: no such file\n")

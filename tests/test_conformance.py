@@ -136,6 +136,10 @@ def upstream_tests(tmp_path_factory):
     given = os.environ.get("TRANSFORMERS_HAYSTACK_SDIST")
     if given:
         archive = Path(given)
+    elif not os.environ.get("CONFORMANCE_REQUIRED"):
+        pytest.skip(
+            f"the tests of {RELEASE} are downloaded and run with CONFORMANCE_REQUIRED=1 in the environment"
+        )
     else:
         folder = tmp_path_factory.mktemp("sdist")
         command = [
@@ -152,20 +156,7 @@ def upstream_tests(tmp_path_factory):
         ]
         pinned = folder / "requirements.txt"
         pinned.write_text(f"{RELEASE} --hash=sha256:{SHA256}\n", encoding="utf-8")
-        try:
-            subprocess.run(
-                [*command, pinned, "--dest", folder],
-                check=True,
-                capture_output=True,
-                text=True,
-                encoding="utf-8",
-                timeout=120,
-            )
-        except (subprocess.SubprocessError, OSError) as error:
-            reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
-            if os.environ.get("CONFORMANCE_REQUIRED"):
-                raise
-            pytest.skip(f"no source archive of {RELEASE}: {''.join(reason)} (or name one: TRANSFORMERS_HAYSTACK_SDIST)")
+        subprocess.run([*command, pinned, "--dest", folder], check=True, timeout=120)
         archive = next(folder.glob("*.tar.gz"))
     return read_tests(archive)
 

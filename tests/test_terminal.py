@@ -181,17 +181,28 @@ def test_width_of_a_terminal_is_its_own(monkeypatch):
 
 
 def test_as_a_command_in_the_c_locale(odd_documents, split_reader, tmp_path):
-    """Bytes of UTF-8 on the command line; ASCII alone on what is shown."""
+    """Outside of pytest. Bytes of UTF-8 on the command line; ASCII alone on what is shown; of a failure one line."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "components"), os.environ.get("PYTHONPATH", "")])
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": paths}
+    program = """
+import sys
+from btr_cli.main import main
+asked = sys.argv
+sys.argv = ["btr", "evaluate", "missing [of] files.json"]
+try:
+    main()
+except SystemExit as left:
+    print("exit status", left.code)
+sys.argv = asked
+main()
+"""
+    asked = ["ask", "What is Oslo or Zürich?".encode(), "--documents", odd_documents, "--model", split_reader()]
     done = subprocess.run(
-        [
-            sys.executable, "-c", "from btr_cli.main import main; main()",
-            "ask", "What is Oslo or Zürich?".encode(), "--documents", odd_documents, "--model", split_reader(),
-        ],
+        [sys.executable, "-c", program, *asked],
         cwd=tmp_path, env=os.environ | locale, capture_output=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (0, b"btr: missing [of] files.json: no such file\n")
+    assert done.stdout.startswith(b"exit status 1\n")
     assert rb"What is Oslo or Z\xfcrich?" in done.stdout
     assert done.stdout.isascii()
 
