@@ -137,9 +137,7 @@ def upstream_tests(tmp_path_factory):
     if given:
         archive = Path(given)
     elif not os.environ.get("CONFORMANCE_REQUIRED"):
-        pytest.skip(
-            f"the tests of {RELEASE} are downloaded and run with CONFORMANCE_REQUIRED=1 in the environment"
-        )
+        pytest.skip(f"the tests of {RELEASE} are downloaded and run with CONFORMANCE_REQUIRED=1 in the environment")
     else:
         folder = tmp_path_factory.mktemp("sdist")
         command = [
