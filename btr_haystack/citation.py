@@ -4,9 +4,11 @@
 
 """Where a written answer stands in what was read; characters that the vocabulary lacks come from there."""
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,9 @@ _GAP = regex.compile(rf"(\s*{UNKNOWN}\s*|\s+)")
 _WORD_BORDER = regex.compile(r"(?w)\b")  # by Unicode's rules: 1.5 is one word, each Chinese character another
 _INSIDE = -1  # of characters that the tokenizer writes otherwise, such as a ligature: there is no border within
 _SHORT = 4  # characters of an answer that must stand in a text with the same capitals: "A" is not "a"
-_CONTEXTS = [(n, m) for width in (16, 8, 4, 2, 1) for n, m in ((width, width), (width, 0), (0, width))] + [(0, 0)]
+_CONTEXTS = [(n, m) for width in (16, 8, 4) for n, m in ((width, width), (width, 0), (0, width))]
+_KNOWN = 3  # letters and digits around a character that tell which one it is
+_MOST_PLACES = 1000  # of an answer in a text that are weighed
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +152,13 @@ class Cited:
     def _worth_a_look(self, unknown: bool) -> Iterator[int]:
         """Numbers of texts that are something else to the vocabulary than they are."""
         for number, text in enumerate(self._texts):
-            if self._unknown in self._encodings[number].ids if unknown else not text.isascii():
+            if self._unknown in self._encodings[number].ids if unknown else not unicodedata.is_normalized("NFKC", text):
                 yield number
 
     def _whole(self, number: int, spans: Iterator[tuple[int, int]]) -> list[Citation]:
         """Parts of a text that cut no word."""
         text = self._texts[number]
-        widened = (whole_graphemes(text, start, end) for start, end in spans if start < end)
+        widened = (whole_graphemes(text, start, end) for start, end in islice(spans, _MOST_PLACES) if start < end)
         return [
             Citation(number, start, end)
             for start, end in widened
@@ -180,6 +184,8 @@ class Cited:
         """What stands where the texts go on as the answer does around a place; `UNKNOWN` if they differ in that."""
         for before, behind in _CONTEXTS:
             left, right = written[max(0, place - before) : place], written[place + 1 : place + 1 + behind]
+            if sum(map(str.isalnum, left + right)) < _KNOWN:
+                continue
             around = regex.compile(f"{regex.escape(left)}({UNKNOWN}){regex.escape(right)}", regex.IGNORECASE)
             parts = {
                 self._texts[number][surface.start[match.start(1)] : surface.end[match.start(1)]]

@@ -714,3 +714,17 @@ def test_compression_in_training_is_what_a_compressed_reader_sees(seq2seq):
 def test_compression_that_cannot_be_trained(seq2seq, squad_file, tmp_path, share, writing, told):
     with pytest.raises(ValueError, match=told):
         settings_for("teacher", seq2seq, tmp_path, squad_file, merged_across=share, weights=Weights(writing=writing))
+
+
+def test_special_tokens_in_texts_are_learnt_as_text(seq2seq):
+    """As they are read: in the passage, in the question, and in what is to be written."""
+    tokenizer = AutoTokenizer.from_pretrained(seq2seq)
+    frame = frame_of(tokenizer)
+    text = "The tag </s> ends a text; <pad> fills it."
+    paragraph = Paragraph("t", text, (Question("1", "What does </s> do?", (("</s> ends", text.index("</s>")),)),))
+    [group] = [PairDataset([paragraph], tokenizer, frame, length=1, passages=1, negatives=0, writes=True)[0]]
+    [pair] = group.pairs
+    control = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    for ids, closing in ((group.passages[0], frame.closing), (pair.question, frame.middle), (pair.answer, frame.closing)):
+        assert control.isdisjoint(ids[: -len(closing)])
+    assert pair.start < pair.end

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from btr_haystack.citation import UNKNOWN, surface_of_ids
 from btr_haystack.generative import BTRForConditionalGeneration
 from btr_haystack.model import BTRForQuestionAnswering
 from btr_haystack.padding import padded
@@ -90,8 +91,10 @@ def write_questions(
     )  # fmt: skip
     ends = torch.as_tensor(t5.generation_config.eos_token_id, device=written.device)
     whole = torch.isin(written, ends).any(1).tolist()
-    decoded = tokenizer.batch_decode(written, skip_special_tokens=True)
-    questions = [text.strip() if ended else "" for text, ended in zip(decoded, whole, strict=True)]
+    decoded = [surface_of_ids(tokenizer, ids) for ids in written.tolist()]
+    questions = [
+        text if ended and UNKNOWN not in text else "" for text, ended in zip(decoded, whole, strict=True)
+    ]  # fmt: skip
     return [list(dict.fromkeys(filter(None, questions[i * each : (i + 1) * each]))) for i in range(len(texts))]
 
 

@@ -20,7 +20,7 @@ from btr_haystack.occurrences import nearest, trimmed
 from btr_haystack.padding import padded
 from btr_haystack.squad import Paragraph, Question
 from btr_haystack.training.retrieval import rivals
-from btr_haystack.windows import Frame, clean, passage_room, question_part, window_starts
+from btr_haystack.windows import Frame, encodings, passage_room, question_part, tokenise, window_starts
 
 NOTHING = -100  # what transformers' losses leave out
 NO_ANSWER = (-1, -1)
@@ -118,14 +118,11 @@ class PairDataset(Dataset[Group]):
         self.window = window
         self.writes = writes
         self.seed = seed
-        encoded = tokenizer(
-            [clean(paragraph.text) for paragraph in asked],
-            add_special_tokens=False, truncation=False, return_offsets_mapping=True, verbose=False,
-        )  # fmt: skip
-        tokens = [_Tokens(i, o) for i, o in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
+        encoded = encodings(tokenizer, [paragraph.text for paragraph in asked])
+        tokens = [_Tokens(one.ids, one.offsets) for one in encoded]
         self.paragraphs, self.tokens, self.labels = _labelled(asked, tokens)
         texts = [question.text for paragraph in self.paragraphs for question in paragraph.questions]
-        ids = iter(tokenizer([clean(t) for t in texts], add_special_tokens=False, verbose=False)["input_ids"])
+        ids = iter(tokenise(tokenizer, texts))
         self.question_parts = [
             [question_part(frame, next(ids), max_query_length) for _ in paragraph.questions]
             for paragraph in self.paragraphs
@@ -200,7 +197,7 @@ class PairDataset(Dataset[Group]):
         return Group(passages, pairs)
 
     def _written(self, text: str) -> list[int]:
-        return [*self.tokenizer(clean(text), add_special_tokens=False)["input_ids"], *self.frame.closing]
+        return [*tokenise(self.tokenizer, [text])[0], *self.frame.closing]
 
     def _inside(self, tokens: tuple[int, int], first: int) -> tuple[int, int]:
         """First and last token of an answer in the window from token `first`; `NO_ANSWER` where it is not inside."""
