@@ -169,6 +169,28 @@ def check_together(settings: Mapping[str, Any]) -> None:
         raise ValueError(msg)
 
 
+def check_token_ids(settings: Mapping[str, Any], vocabulary: int) -> None:
+    """
+    Refuse ids of tokens that a model does not have.
+
+    >>> check_token_ids({"forced_bos_token_id": 7}, vocabulary=5)
+    Traceback (most recent call last):
+        ...
+    ValueError: forced_bos_token_id is 7; expected token ids below 5, the size of the model's vocabulary
+
+    :param settings: all that hold, checked one by one.
+    :param vocabulary: number of the model's tokens.
+    :raises ValueError: at the first setting with such an id.
+    """
+    for name, value in settings.items():
+        if not name.endswith(("_token_id", "suppress_tokens", "bad_words_ids")):
+            continue
+        lists = [one if isinstance(one, list) else [one] for one in (value if isinstance(value, list) else [value])]
+        if any(id_ >= vocabulary for ids in lists for id_ in ids):
+            msg = f"{name} is {value!r:.60}; expected token ids below {vocabulary}, the size of the model's vocabulary"
+            raise ValueError(msg)
+
+
 def check_attended(tokens: int, rows: int, most: int = MOST_ATTENDED) -> None:
     """
     Refuse more beams or answers than there is room for beside so many tokens of passages.

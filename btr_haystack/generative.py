@@ -31,7 +31,7 @@ from btr_haystack.config import BTRConfig
 from btr_haystack.digest import WRITING
 from btr_haystack.errors import ModelError
 from btr_haystack.families import T5Family, log_sizes
-from btr_haystack.generation_settings import check_generation, check_together, fields_of
+from btr_haystack.generation_settings import check_generation, check_together, check_token_ids, fields_of
 from btr_haystack.merge import compact, earliest, match, merge
 from btr_haystack.model import BTRForQuestionAnswering, SplitOutput, hub_arguments
 from btr_haystack.model_files import ModelFiles, model_files
@@ -344,6 +344,7 @@ class BTRForConditionalGeneration(BTRForQuestionAnswering):
         if config.decoder_start_token_id is None:
             config.decoder_start_token_id = t5.config.decoder_start_token_id
         check_together(fields_of(config))
+        check_token_ids(fields_of(config), t5.config.vocab_size)
         return config, others
 
     @torch.inference_mode()

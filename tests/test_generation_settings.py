@@ -168,3 +168,10 @@ def test_a_pipeline_of_a_stranger(generative):
 def test_what_users_set(writer, settings):
     [answer] = writer.run(QUESTION, DOCUMENTS, generation_kwargs=settings)["answers"]
     assert answer.meta["score"] <= 0
+
+
+@pytest.mark.parametrize("name", ["forced_bos_token_id", "decoder_start_token_id", "suppress_tokens", "bad_words_ids"])
+def test_ids_that_the_vocabulary_lacks(writer, documents, name):
+    value = {"suppress_tokens": [4000], "bad_words_ids": [[1, 4000]]}.get(name, 4000)
+    with pytest.raises(ValueError, match=f"{name} is .*4000.*; expected token ids below"):
+        writer.run("Who?", documents, generation_kwargs={name: value})

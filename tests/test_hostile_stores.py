@@ -20,7 +20,7 @@ import pytest
 from btr_haystack.display import shown
 from btr_haystack.errors import BTRError, FingerprintError, StoreError
 from btr_haystack.fingerprint import Fingerprint
-from btr_haystack.stores import open_store
+from btr_haystack.stores import making, open_store
 
 MODEL = Fingerprint("ab" * 16, {"model": "tiny", "k": 2, "bits": 16, "width": 32})
 META = "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
@@ -707,3 +707,31 @@ def test_who_is_slower_takes_the_store_that_is_there(tmp_path, url, monkeypatch,
 def put_one(url, number):
     with open_store(url, MODEL) as store:
         store.put_many([(bytes([number]) * 16, b"record")])
+
+
+def test_a_folder_that_somebody_keeps_locked(tmp_path, url, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(making, "_TRIES", 2)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="has been locked"):
+            open_store(url, MODEL)
+    finally:
+        os.close(handle)
+    open_store(url, MODEL).close()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["store.db"]
+
+
+@pytest.mark.parametrize("change", ["put_many", "delete_many"])
+def test_what_is_written_may_not_close_the_store(url, change):
+    with open_store(url, MODEL) as store:
+
+        def closing_half_way():
+            yield (b"0" * 16, b"record") if change == "put_many" else b"0" * 16
+            store.close()
+
+        with pytest.raises(StoreError, match="close it when the last record is put"):
+            getattr(store, change)(closing_half_way())
+        store.put_many([(b"1" * 16, b"record")])
+        assert list(store.keys()) == [b"1" * 16]

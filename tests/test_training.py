@@ -725,6 +725,10 @@ def test_special_tokens_in_texts_are_learnt_as_text(seq2seq):
     [group] = [PairDataset([paragraph], tokenizer, frame, length=1, passages=1, negatives=0, writes=True)[0]]
     [pair] = group.pairs
     control = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    for ids, closing in ((group.passages[0], frame.closing), (pair.question, frame.middle), (pair.answer, frame.closing)):
+    for ids, closing in (
+        (group.passages[0], frame.closing),
+        (pair.question, frame.middle),
+        (pair.answer, frame.closing),
+    ):
         assert control.isdisjoint(ids[: -len(closing)])
     assert pair.start < pair.end

@@ -8,10 +8,12 @@ import logging
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from btr_haystack.errors import StoreError
 from btr_haystack.fingerprint import Fingerprint
 from btr_haystack.stores.vetting import APPLICATION_ID, FORMAT_VERSION, TABLES, logs
 
@@ -20,6 +22,7 @@ logger = logging.getLogger(__name__)
 PAGE_BYTES = 512  # see "Overhead" in docs/format.md
 
 _NAME = 40  # characters of the store's name in that of the temporary file, whose length file systems limit
+_TRIES, _PAUSE = 400, 0.025  # seconds between tries to be alone in the folder
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK}
 
 
@@ -31,6 +34,7 @@ def make_store(path: Path, fingerprint: Fingerprint) -> None:
 
     :param path: of the store; its folder exists.
     :param fingerprint: of the model whose passages it will hold.
+    :raises StoreError: if another process keeps the folder locked.
     :raises OSError: if the folder takes no file of that name.
     :raises sqlite3.Error: if the store cannot be written.
     """
@@ -88,13 +92,25 @@ def _drop_logs(path: Path) -> None:
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Lets one process at a time give names in a folder, where the system has such locks: all but Windows."""
-    handle = None
+    handle, refused = None, False
     try:
         with suppress(ImportError, OSError):
             import fcntl
 
             handle = os.open(folder, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            for _ in range(_TRIES):
+                with suppress(BlockingIOError):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(_PAUSE)
+            else:
+                refused = True
+        if refused:
+            msg = (
+                f"{folder} has been locked for {_TRIES * _PAUSE:.0f} s by another process that makes a store, or holds "
+                "it without need. See what it is (`fuser`), or give a url in another folder."
+            )
+            raise StoreError(msg)
         yield
     finally:
         if handle is not None:

@@ -233,6 +233,9 @@ class SQLiteStore(Store):
         """See `Store`."""
         for slot in (self._writer, self._reader):
             with slot.lock:
+                if slot.connection is not None and not slot.stranded and slot.connection.in_transaction:
+                    msg = f"{self.path} is being written by what closes it; close it when the last record is put."
+                    raise StoreError(msg)
                 self._closed = True
                 slot.disconnect()
         _open_stores.discard(self)
