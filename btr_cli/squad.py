@@ -17,7 +17,7 @@ from haystack import Document
 from btr_cli.answers import Answer, Journal, Key, best, bytes_a_token, journal_beside, means
 from btr_cli.figures import tell
 from btr_cli.pipelines import ANSWERS, Reader, keeps, put_question, question_pipeline, sampled, try_out
-from btr_cli.terminal import readable, shows_progress
+from btr_cli.terminal import quiet, readable, shows_progress
 from btr_haystack.errors import DataError
 from btr_haystack.metrics import best_threshold, exact_match, f1
 from btr_haystack.squad import Paragraph, Question, read_squad
@@ -95,6 +95,7 @@ class SquadSettings:
         )
 
 
+@quiet(BTRGenerativeReader.__module__)  # it tells of each answer that stands nowhere
 def evaluate_squad(settings: SquadSettings, output: Path | None) -> list[dict[str, Any]]:
     """
     Ask each model each question.

@@ -21,7 +21,7 @@ from torch import Tensor
 from btr_cli.answers import Answer, Key, best, bytes_a_token, journal_beside, means
 from btr_cli.figures import tell
 from btr_cli.pipelines import ANSWERS, Reader, filled, keeps, sampled, try_out
-from btr_cli.terminal import readable
+from btr_cli.terminal import quiet, readable
 from btr_haystack.errors import DataError
 from btr_haystack.model_files import tokenizer_of
 from btr_haystack.stores import MEMORY
@@ -85,6 +85,7 @@ class TaskSettings:
         return {"language": self.language} if self.language else {}
 
 
+@quiet(BTRGenerativeReader.__module__)  # it tells of each answer that stands nowhere
 def evaluate_task(settings: TaskSettings, output: Path | None) -> list[dict[str, Any]]:
     """
     Ask each model each question.

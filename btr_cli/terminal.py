@@ -5,6 +5,7 @@
 """What stands around a command: no terminal's encoding and no pipe that is closed early ends it before it has saved."""
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,22 @@ from transformers.utils import logging as transformers_logging
 T = TypeVar("T")
 
 WIDE = 200  # columns where nothing says how many there are
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """
+    Meanwhile a logger tells of errors alone; a decorator, too.
+
+    :param name: of the logger.
+    """
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager
