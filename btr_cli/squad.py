@@ -4,7 +4,6 @@
 
 """`btr evaluate` on SQuAD: exact match and F1 of readers beside their teacher, on the same questions."""
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -164,7 +163,6 @@ def reader_of(model: str, settings: SquadSettings, *, teacher: bool = False) -> 
     if settings.prompt is not None:
         if not teacher:
             knobs |= {name: value for name, value in settings.merging.items() if name != "merged_share"}
-        logging.getLogger(BTRGenerativeReader.__module__).setLevel(logging.ERROR)  # it tells of each uncited answer
         return BTRGenerativeReader(model, token_store=store, prompt=settings.prompt, **knobs)
     if not teacher and settings.second_read:
         knobs |= {"second_model": settings.teacher, "second_read": settings.second_read}

@@ -199,7 +199,6 @@ def reader_of(model: str, settings: TaskSettings, *, teacher: bool = False) -> R
     if settings.writes:
         words = TASKS[settings.task].words
         only = {"prefix_allowed_tokens_fn": one_of(words, tokenizer_of(model))} if words else None
-        logging.getLogger(BTRGenerativeReader.__module__).setLevel(logging.ERROR)  # it tells of each uncited answer
         return BTRGenerativeReader(model, token_store=store, prompt=settings.prompt, generation_kwargs=only, **knobs)
     kept = knobs.get("kept_share")
     return BTRReader(model, token_store=store, kept_share=kept, **ANSWERS)

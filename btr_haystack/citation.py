@@ -25,7 +25,7 @@ _INSIDE = -1  # of characters that the tokenizer writes otherwise, such as a lig
 _SHORT = 4  # characters of an answer that must stand in a text with the same capitals: "A" is not "a"
 _CONTEXTS = [(n, m) for width in (16, 8, 4) for n, m in ((width, width), (width, 0), (0, width))]
 _KNOWN = 3  # letters and digits around a character that tell which one it is
-_MOST_PLACES = 1000  # of an answer in a text that are weighed
+_MOST_PLACES = 4096  # of an answer in a text that are weighed
 
 
 @dataclass(frozen=True, slots=True)

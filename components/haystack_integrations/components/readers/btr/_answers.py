@@ -231,7 +231,7 @@ def with_page_number(answer: ExtractedAnswer) -> ExtractedAnswer:
     :returns: the answer, with "answer_page_number" in its meta if that number is a whole one, of whatever type.
     """
     document, span = answer.document, answer.document_offset
-    if document is None or span is None or not document.content or document.meta.get("page_number") is None:
+    if document is None or span is None or not document.content or "page_number" not in document.meta:
         return answer
     first = _whole(document.meta["page_number"])
     if first is None:
