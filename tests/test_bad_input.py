@@ -114,6 +114,7 @@ class TestUpstreamFaults:
 
     def test_token_types_are_handed_on(self, readers, documents, monkeypatch):
         """They were dropped, which changes what BERT says."""
+        readers["joint"].warm_up()
         loaded = readers["joint"]._loaded.reader
         seen = []
         forward = loaded.model.encoder.forward
