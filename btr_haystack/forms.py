@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from btr_haystack.display import shown
 from btr_haystack.errors import DataError
 from btr_haystack.files import is_table, read_lines, read_values
 
@@ -75,7 +76,7 @@ def read_entries(path: Path, forms: Sequence[Form]) -> Iterator[Entry]:
     :raises ImportError: For a Parquet file, without the package `pyarrow`.
     """
     first, others = _begun(path, forms)
-    logger.info("%s: read as %s", path, first.form)
+    logger.info("%s: read as %s", shown(str(path)), first.form)
     return chain([first], others)
 
 
