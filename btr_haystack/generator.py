@@ -133,7 +133,7 @@ class GenerativeReader(SplitReader):
         :raises ModelError: when the reader is joint (k = 0): use `write_jointly`; when there is one upper layer only
             and windows are to be dropped after it.
         """
-        self._generation(answers, settings)
+        generation = self._generation(answers, settings)
         if self.joint:
             msg = "a joint reader (k = 0) has no passages of codes; use write_jointly with the texts"
             raise ModelError(msg)
@@ -163,8 +163,8 @@ class GenerativeReader(SplitReader):
             return _Fused(*_concatenated(parts), logits)
 
         tokens = int(rows.length.sum())
-        self._check_attended(math.ceil(tokens * share), answers, settings)
-        return self._write(questions, fused, tokens, compression, answers, texts, settings)
+        self._check_attended(math.ceil(tokens * share), generation[1])
+        return self._write(questions, fused, tokens, compression, texts, generation)
 
     def write_jointly(
         self,
@@ -191,7 +191,7 @@ class GenerativeReader(SplitReader):
         if compression.inside:
             msg = f"inside is {compression.inside}, but the reader is joint and has no upper layers; expected 0"
             raise ValueError(msg)
-        self._generation(answers, settings)
+        generation = self._generation(answers, settings)
 
         def fused(question: str) -> _Fused:
             if form is None:
@@ -204,8 +204,8 @@ class GenerativeReader(SplitReader):
             return _Fused(*_concatenated(parts))
 
         tokens = sum(map(len, self.token_cache.ids(texts)))
-        self._check_attended(tokens, answers, settings)
-        return self._write(questions, fused, tokens, compression, answers, texts, settings)
+        self._check_attended(tokens, generation[1])
+        return self._write(questions, fused, tokens, compression, texts, generation)
 
     def _rows_in(
         self, form: RowForm, question: str, texts: Sequence[str], fields: Sequence[Mapping[str, str]] | None
@@ -235,14 +235,13 @@ class GenerativeReader(SplitReader):
         fused: Callable[[str], _Fused],
         tokens: int,
         compression: Compression,
-        answers: int,
         texts: Sequence[str],
-        settings: dict[str, Any],
+        generation: tuple[dict[str, Any], int, int],
     ) -> list[list[Written]]:
         """Answers to questions about so many tokens; `fused` gives what a question's decoder may attend to."""
         if not tokens:
             return [[] for _ in questions]
-        settings, rows, steps = self._generation(answers, settings)
+        settings, rows, steps = generation
         room = min(self._decoded_tokens() // (tokens * rows), MOST_STEPS // (rows * steps))
         together = max(1, min(room, MOST_QUESTIONS))
         found: list[list[Written]] = []
@@ -254,9 +253,9 @@ class GenerativeReader(SplitReader):
                 )
         return found
 
-    def _check_attended(self, tokens: int, answers: int, settings: dict[str, Any]) -> None:
+    def _check_attended(self, tokens: int, rows: int) -> None:
         most = MOST_ATTENDED if self.limits is None else self.limits.tokens_attended
-        check_attended(tokens, self._generation(answers, settings)[1], most)
+        check_attended(tokens, rows, most)
 
     def _generation(self, answers: int, settings: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
         """The settings with as many answers and beams as are asked for; rows and tokens to be written to a question."""
